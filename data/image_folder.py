@@ -1,0 +1,81 @@
+"""A classification data set as folders: one folder a class."""
+
+from pathlib import Path
+
+from data.images import DataError, image_format, read_image
+
+_READABLE = ("JPEG", "PNG")
+
+
+class ImageFolder:
+    """The images of `root/split/CLASS/`; `dataset[i]` reads the i-th (image, label).
+
+    What a file is, its first bytes say, not its name; whatever is not JPEG or PNG is left out and told in `skipped`.
+    Hidden files and folders are passed over.
+
+    Args:
+        root: the folder that holds the splits.
+        split: such as "train" or "val".
+        strict: raise instead of skipping.
+        class_names: the classes in label order, such as the training split's; None takes the folders' names, sorted.
+
+    Attributes:
+        samples: [(path, label)], class by class, sorted.
+        class_names, num_classes: the classes in label order.
+        skipped: [(path, reason)].
+
+    Raises:
+        DataError: no such folder, no classes, a class without an image or that is not among `class_names`, and under
+            `strict` anything that would be skipped; `dataset[i]` for a broken file.
+    """
+
+    def __init__(self, root, split, strict=False, class_names=None):
+        self.root, self.split = Path(root), split
+        folder = self.root / split
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder. Images belong in ROOT/{split}/CLASS/.")
+        folders = [entry for entry in _visible(folder) if entry.is_dir()]
+        if not folders:
+            raise DataError(f"{folder}: holds no class folders. Images belong in ROOT/{split}/CLASS/.")
+        self.class_names = tuple(entry.name for entry in folders) if class_names is None else tuple(class_names)
+        self.num_classes = len(self.class_names)
+        self.samples, self.skipped = [], []
+        for entry in folders:
+            self._add_class(entry)
+        if strict and self.skipped:
+            found = "\n".join(f"  {path}: {reason}" for path, reason in self.skipped)
+            raise DataError(f"{folder}: {len(self.skipped)} files are not supported images:\n{found}")
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        """Returns (image, label): uint8 (H, W, 3) RGB and an int."""
+        path, label = self.samples[index]
+        return read_image(path), label
+
+    def _add_class(self, folder):
+        if folder.name not in self.class_names:
+            raise DataError(f"{folder}: {folder.name!r} is none of the classes {', '.join(self.class_names)}.")
+        label = self.class_names.index(folder.name)
+        before = len(self.samples)
+        for path in _visible(folder):
+            reason = _why_not(path)
+            if reason:
+                self.skipped.append((path, reason))
+            else:
+                self.samples.append((path, label))
+        if len(self.samples) == before:
+            raise DataError(f"{folder}: holds no JPEG or PNG image.")
+
+
+def _visible(folder):
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _why_not(path):
+    """Says why `path` is no image to train on, or None where it is one."""
+    if not path.is_file():
+        return "a folder within a class folder"
+    kind = image_format(path)
+    return None if kind in _READABLE else f"{kind or 'unknown content'}; only {' and '.join(_READABLE)} are read"

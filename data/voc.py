@@ -1,0 +1,204 @@
+"""The PASCAL VOC folder: image sets, palette masks, colours."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.images import DataError, read_image, write_whole
+
+IGNORE_LABEL = 255
+
+VOC_CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def palette(n=256):
+    """The VOC colour map: bits 0, 3, 6 … of a label are the high bits of red, 1, 4, 7 … of green, 2, 5 … of blue.
+
+    Returns:
+        uint8 (n, 3), RGB.
+    """
+    labels = np.arange(n)[:, None] >> np.arange(3)  # one column a channel
+    colours = np.zeros((n, 3), np.int64)
+    for bit in range(3):
+        colours |= ((labels >> 3 * bit) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+def colorize(mask):
+    """Paints a mask of class indices, uint8 (H, W), in the VOC colours: uint8 (H, W, 3), RGB."""
+    return palette()[mask]
+
+
+def read_mask(path, num_classes, image_size=None):
+    """Reads a mask of class indices: an 8-bit palette or single-channel image.
+
+    Args:
+        path: the file.
+        num_classes: how many classes there are, background included.
+        image_size: the image's (height, width), which the mask's must equal; None does not compare.
+
+    Returns:
+        uint8 (H, W), of 0 … num_classes - 1 and IGNORE_LABEL.
+
+    Raises:
+        DataError: unreadable file, colours instead of indices, a value that is no class, another size than the image's.
+    """
+    try:
+        with Image.open(path) as file:
+            mode = file.mode
+            mask = np.asarray(file)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad files
+        raise DataError(f"{path}: cannot be read as a mask: {error}.") from error
+    if mode not in ("P", "L"):
+        raise DataError(
+            f"{path}: a mask must hold class indices (a palette PNG, or 8-bit grey); this one has mode {mode}. "
+            "Map its colours to indices first."
+        )
+    strange = (mask >= num_classes) & (mask != IGNORE_LABEL)
+    if strange.any():
+        values = ", ".join(map(str, np.unique(mask[strange])))
+        raise DataError(
+            f"{path}: a mask may hold 0 … {num_classes - 1} and {IGNORE_LABEL} (ignored); found {values}. "
+            "Are the classes those of this data set?"
+        )
+    if image_size is not None and mask.shape != tuple(image_size):
+        height, width = image_size
+        raise DataError(
+            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels (width x height), its image {width}x{height}."
+        )
+    return mask
+
+
+def write_mask(path, mask):
+    """Writes a mask of class indices, uint8 (H, W), as a palette PNG in the VOC colours; whole or not at all."""
+    mask = np.asarray(mask)
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise DataError(f"{path}: a mask to write must be uint8 (H, W). Received: {mask.dtype} {mask.shape}.")
+    picture = Image.fromarray(mask)
+    picture.putpalette(palette().tobytes())
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    write_whole(path, content.getvalue())
+
+
+class VOCSegmentation:
+    """One image set of a folder in VOC's layout; `dataset[i]` reads its i-th (image, mask).
+
+        root/ImageSets/Segmentation/<image_set>.txt     one name a line
+        root/ImageSets/Segmentation/classes.txt         one class a line, background first; without it, VOC's 21
+        root/JPEGImages/<name>.jpg                      or .jpeg, .png
+        root/SegmentationClassAug/<name>.png            where there is one, else
+        root/SegmentationClass/<name>.png
+
+    Attributes:
+        root, image_set: as given, `root` as a Path.
+        names: the images' names, in the order of the image set.
+        class_names, num_classes: background included.
+
+    Raises:
+        DataError: at once for a missing folder, image set, image or mask and for a bad classes.txt; `dataset[i]` for a
+            broken file.
+    """
+
+    def __init__(self, root, image_set):
+        self.root, self.image_set = Path(root), image_set
+        lines = self._read_image_set()
+        self.names = [name for _, name in lines]
+        self.class_names = self._read_class_names()
+        self.num_classes = len(self.class_names)
+        self._files = self._find_files(lines)
+
+    def __len__(self):
+        return len(self._files)
+
+    def __getitem__(self, index):
+        """Returns (image, mask): uint8 (H, W, 3) RGB and uint8 (H, W)."""
+        image_path, mask_path = self._files[index]
+        image = read_image(image_path)
+        return image, read_mask(mask_path, self.num_classes, image.shape[:2])
+
+    def _read_image_set(self):
+        """Returns the image set's [(line number, name)]."""
+        folder = self.root / "ImageSets" / "Segmentation"
+        for wanted in (self.root, folder, self.root / "JPEGImages"):
+            if not wanted.is_dir():
+                raise DataError(f"{wanted}: no such folder. A VOC data set has ImageSets/Segmentation and JPEGImages.")
+        path = folder / f"{self.image_set}.txt"
+        if not path.is_file():
+            there = sorted(file.stem for file in folder.glob("*.txt") if file.name != "classes.txt")
+            raise DataError(f"{path}: no such image set. There are: {', '.join(there) or 'none'}.")
+        lines = [(number, line.strip()) for number, line in enumerate(_read_lines(path), 1) if line.strip()]
+        if not lines:
+            raise DataError(f"{path}: this image set is empty.")
+        return lines
+
+    def _read_class_names(self):
+        path = self.root / "ImageSets" / "Segmentation" / "classes.txt"
+        if not path.is_file():
+            return VOC_CLASSES
+        names = [line.strip() for line in _read_lines(path)]
+        for number, name in enumerate(names, 1):
+            if not name:
+                raise DataError(f"{path}, line {number}: empty. Write one class name a line, background first.")
+            if name in names[: number - 1]:
+                raise DataError(f"{path}, line {number}: the class {name!r} is there twice.")
+        if not 2 <= len(names) <= IGNORE_LABEL:
+            raise DataError(f"{path}: must name 2 to {IGNORE_LABEL} classes, background included; found {len(names)}.")
+        return tuple(names)
+
+    def _find_files(self, lines):
+        """Returns [(image path, mask path)]. Each folder is listed once: asking for every file is slow on a network."""
+        images, masks, masks_aug = (
+            {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
+            for folder in (self.root / name for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
+        )
+        masks |= masks_aug
+        found, missing = [], []
+        for number, name in lines:
+            image = next((images[name + suffix] for suffix in IMAGE_SUFFIXES if name + suffix in images), None)
+            mask = masks.get(f"{name}.png")
+            if image is None:
+                missing.append((number, f"JPEGImages/{name}.jpg"))
+            elif mask is None:
+                missing.append((number, f"SegmentationClass/{name}.png"))
+            else:
+                found.append((image, mask))
+        if missing:
+            number, file = missing[0]
+            more = f", and {len(missing) - 1} more of its {len(lines)} lines miss a file" if missing[1:] else ""
+            where = self.root / "ImageSets" / "Segmentation" / f"{self.image_set}.txt"
+            raise DataError(f"{where}, line {number}: {self.root / file} is missing{more}.")
+        return found
+
+
+def _read_lines(path):
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text: {error}.") from error

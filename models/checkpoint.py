@@ -1,0 +1,176 @@
+"""TensorFlow's name-based checkpoints as files: found, opened, read by name, written whole or not at all."""
+
+import os
+import shutil
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from errors import UserError
+
+OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that is missing, damaged, ambiguous, or does not hold what was asked of it."""
+
+
+class Checkpoint:
+    """An open checkpoint: `shapes` {name: tuple} and `dtypes` {name: NumPy-like name} at once, tensors on request."""
+
+    def __init__(self, path, prefix):
+        from tensorflow.compat.v1.train import NewCheckpointReader
+
+        self.path, self.prefix = str(path), str(prefix)
+        with self._explained("opened"):
+            self._reader = NewCheckpointReader(self.prefix)
+            self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
+            self.dtypes = {name: d.name for name, d in self._reader.get_variable_to_dtype_map().items()}
+
+    def read(self, name):
+        """The array stored under `name`; CheckpointError when the file is damaged there."""
+        if name not in self.shapes:
+            raise CheckpointError(f"{self.path}: no variable {name!r} in this checkpoint")
+        with self._explained(f"read at {name!r}"):
+            return np.asarray(self._reader.get_tensor(name))
+
+    @contextmanager
+    def _explained(self, action):
+        import tensorflow as tf
+
+        try:
+            yield
+        except (tf.errors.OpError, RuntimeError, ValueError, IndexError, MemoryError) as error:
+            cause = str(getattr(error, "message", error)).strip().splitlines()[0]
+            raise CheckpointError(
+                f"{self.path}: cannot be {action}; the file is truncated, damaged or no TensorFlow checkpoint "
+                f"({cause}). Copy or download it again."
+            ) from error
+
+
+@contextmanager
+def open_checkpoint(path):
+    """Opens what a user may name: a V2 prefix (or one of its files), a V1 file, a `.tar.gz` as published, a directory.
+
+    A directory is read through its `checkpoint` file (so a run directory gives its last checkpoint), or by the only
+    checkpoint in it.
+    """
+    path = Path(path).expanduser()
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Checkpoint(path, _unpack(path, Path(folder)))
+    else:
+        yield Checkpoint(path, find_prefix(path))
+
+
+def find_prefix(path):
+    """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _prefix_in(path)
+    if path.suffix in OTHER_FORMATS:
+        raise CheckpointError(f"{path}: {path.suffix} files are no TensorFlow checkpoints; give slim's .ckpt")
+    text = str(path)
+    prefix = Path(text.removesuffix(".index").removesuffix(".meta").split(".data-0")[0])
+    index = Path(f"{prefix}.index")
+    shards = list(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*")) if prefix.parent.is_dir() else []
+    if index.is_file():
+        if not shards:
+            raise CheckpointError(f"{prefix}: {index.name} is there, but {prefix.name}.data-00000-of-00001 is missing")
+        return prefix
+    if shards:
+        raise CheckpointError(f"{prefix}: {shards[0].name} is there, but {index.name} is missing")
+    if prefix.is_file():
+        if prefix.stat().st_size == 0:
+            raise CheckpointError(f"{prefix}: the file is empty")
+        return prefix
+    beside = sorted(p.name for p in _checkpoints_in(prefix.parent)) if prefix.parent.is_dir() else []
+    hint = f"; beside it there is {', '.join(beside[:8])}" if beside else ""
+    raise CheckpointError(f"{path}: no such checkpoint{hint}")
+
+
+def _escaped(name):
+    return "".join(f"[{c}]" if c in "[]*?" else c for c in name)
+
+
+def _checkpoints_in(folder):
+    prefixes = {Path(str(p).removesuffix(".index")) for p in folder.glob("*.index")}
+    return prefixes | {p for p in folder.glob("*.ckpt") if p.is_file()}
+
+
+def _prefix_in(folder):
+    import tensorflow as tf
+
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except tf.errors.OpError as error:
+        raise CheckpointError(f"{folder / 'checkpoint'}: cannot be read ({error.message})") from error
+    if state and state.model_checkpoint_path:
+        named = Path(state.model_checkpoint_path)
+        # The file may name the place the directory once had; what counts is what lies beside it now.
+        return find_prefix(named if Path(f"{named}.index").is_file() else folder / named.name)
+    found = sorted(_checkpoints_in(folder))
+    if len(found) == 1:
+        return find_prefix(found[0])
+    if found:
+        names = ", ".join(p.name for p in found[:8])
+        raise CheckpointError(f"{folder}: several checkpoints and no `checkpoint` file; name one of {names}")
+    raise CheckpointError(f"{folder}: no checkpoint in this directory (no `checkpoint` file, no .index, no .ckpt)")
+
+
+def _unpack(archive, folder):
+    if not archive.is_file():
+        raise CheckpointError(f"{archive}: no such file")
+    try:
+        with tarfile.open(archive) as tar:
+            wanted = [m for m in tar.getmembers() if m.isfile() and (".ckpt" in m.name or m.name.endswith(".index"))]
+            tar.extractall(folder, wanted, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise CheckpointError(f"{archive}: cannot be unpacked ({error}); download it again") from error
+    found = sorted({p for directory in (folder, *folder.rglob("*/")) for p in _checkpoints_in(directory)})
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise CheckpointError(f"{archive}: holds {len(found)} checkpoints ({names}), where one is expected")
+    return found[0]
+
+
+def write_checkpoint(prefix, tensors):
+    """Writes {name: array} as a name-based V2 checkpoint that a TF1 `Saver` restores.
+
+    The files are written beside and renamed, the index last: a checkpoint is there whole or not at all.
+    Raises CheckpointError, with what was there before untouched, when the disk is full or the place is not writable.
+    """
+    import tensorflow as tf
+
+    prefix = Path(prefix)
+    partial = prefix.parent / f".{prefix.name}.partial"
+    names = sorted(tensors)
+    try:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        with tf.device("CPU"):
+            tf.raw_ops.SaveV2(
+                prefix=str(partial / prefix.name),
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                tensors=[tf.constant(tensors[name]) for name in names],
+            )
+        written = sorted(partial.iterdir(), key=lambda file: file.suffix == ".index")
+        for file in written:
+            _flush(file)
+        for file in written:
+            os.replace(file, prefix.parent / file.name)
+    except (OSError, tf.errors.OpError) as error:
+        cause = getattr(error, "message", None) or error
+        raise CheckpointError(f"{prefix}: cannot be written ({cause}); nothing saved before is lost") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flush(file):
+    with open(file, "rb+") as stream:
+        os.fsync(stream.fileno())

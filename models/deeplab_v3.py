@@ -1,0 +1,147 @@
+"""DeepLab v3: atrous spatial pyramid pooling on a dilated backbone, under the names of the published checkpoints.
+
+Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", https://arxiv.org/abs/1706.05587.
+"""
+
+import keras
+from keras import ops
+
+from models import mobilenet_v2, resnet
+from models.layers import Conv2d, Network, Scope, resize_bilinear
+
+BACKBONES = {
+    "resnet_v2_18": resnet.resnet_v2_18,
+    "resnet_v2_34": resnet.resnet_v2_34,
+    "resnet_v2_50": resnet.resnet_v2_50,
+    "resnet_v2_101": resnet.resnet_v2_101,
+    "resnet_v2_152": resnet.resnet_v2_152,
+    "resnet_v2_200": resnet.resnet_v2_200,
+    "resnet_v1_50": resnet.resnet_v1_50,
+    "resnet_v1_101": resnet.resnet_v1_101,
+    "resnet_v1_152": resnet.resnet_v1_152,
+    "mobilenet_v2": mobilenet_v2.mobilenet_v2,
+}
+MULTI_GRID = (1, 2, 4)
+ATROUS_RATES = (6, 12, 18)
+HEAD_CHANNELS = 256
+
+
+class DeepLabV3(Network):
+    """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, logits at the input's size.
+
+    Args:
+        backbone: a built network without classifier, with `features(images)` of `out_channels` channels.
+        num_classes: int, background included.
+        atrous_rates: dilations of `aspp1` … at output stride 16; at 8 they double by themselves, at 32 they halve.
+            Empty for the published mobile head, which has none of these branches.
+        features: "postnorm" feeds the head what the backbone gives (for ResNet v2: after postnorm and ReLU);
+            "block4" the raw sum of the last block, which most public DeepLabs on slim's v2 were trained on.
+        align_corners: upsample with the corners aligned (right for features of this network), or with half-pixel
+            centres, as peers do.
+        batch_norm_decay: of the head's moving statistics.
+
+    Call: images (N, H, W, 3), preprocessed → float32 logits (N, H, W, num_classes).
+    """
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        atrous_rates=ATROUS_RATES,
+        features="postnorm",
+        align_corners=True,
+        batch_norm_decay=0.997,
+        name="deeplab_v3",
+    ):
+        super().__init__(name=name)
+        if features not in ("postnorm", "block4"):
+            raise ValueError(f'features must be "postnorm" or "block4". Received: {features!r}')
+        self.variable_prefix = f"{name}/"
+        self.backbone = backbone
+        self.backbone_scope = backbone.name
+        self.preprocessing = backbone.preprocessing
+        self.num_classes = num_classes
+        self.output_stride = backbone.output_stride
+        self.feature_source = features
+        self.align_corners = align_corners
+        if features == "block4" and backbone.postnorm:
+            backbone.postnorm.trainable = False  # kept, so that the checkpoint stays whole, but not in the path
+
+        options = {
+            "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay},
+            "activation": ops.relu,
+        }
+        channels = backbone.out_channels
+        self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
+        rates = [rate * 16 // self.output_stride for rate in atrous_rates]
+        self.aspp = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)] + [
+            Conv2d(channels, HEAD_CHANNELS, 3, dilation=rate, name=f"aspp{branch}", **options)
+            for branch, rate in enumerate(rates, start=1)
+        ]
+        branches = 1 + len(self.aspp)
+        self.concat_projection = Conv2d(branches * HEAD_CHANNELS, HEAD_CHANNELS, 1, name="concat_projection", **options)
+        self.logits = Scope(
+            "logits",
+            [
+                Conv2d(
+                    HEAD_CHANNELS,
+                    num_classes,
+                    1,
+                    initializer=keras.initializers.TruncatedNormal(stddev=0.01),
+                    name="semantic",
+                )
+            ],
+        )
+        self.head_scopes = ("image_pooling", *(branch.name for branch in self.aspp), "concat_projection", "logits")
+
+    def small_logits(self, images):
+        """Logits (N, h, w, num_classes) at the features' size."""
+        net = self.backbone
+        x = net.features(images) if self.feature_source == "postnorm" else net.raw_features(images)
+        pooled = self.image_pooling(ops.mean(x, axis=(1, 2), keepdims=True))
+        pooled = ops.broadcast_to(pooled, (*ops.shape(x)[:3], HEAD_CHANNELS))
+        x = ops.concatenate([pooled, *(branch(x) for branch in self.aspp)], axis=-1)
+        return self.logits(self.concat_projection(x))
+
+    def call(self, images, training=False):
+        height, width = ops.shape(images)[1:3]
+        return resize_bilinear(self.small_logits(images), height, width, self.align_corners)
+
+
+def deeplab_v3(
+    backbone,
+    num_classes,
+    output_stride=16,
+    multi_grid=None,
+    depth_multiplier=1.0,
+    atrous_rates=None,
+    batch_norm_decay=0.997,
+    name="deeplab_v3",
+    **kwargs,
+):
+    """Builds DeepLab v3 on one of BACKBONES by its name; its variables exist at once.
+
+    Args:
+        multi_grid: dilation factors of block4's units. None is the paper's (1, 2, 4), as far as there are units.
+        depth_multiplier: of MobileNet v2.
+        atrous_rates: None is the paper's (6, 12, 18) on ResNets and no such branches on MobileNet v2, as published.
+        **kwargs: `features` and `align_corners` of DeepLabV3.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone. Received: {backbone!r}; there are {', '.join(BACKBONES)}")
+    is_mobile = backbone == "mobilenet_v2"
+    options = {"output_stride": output_stride, "batch_norm_decay": batch_norm_decay}
+    if is_mobile:
+        if multi_grid:
+            raise ValueError(f"MobileNet v2 has no block4 for a multi_grid. Received: {multi_grid}")
+        options |= {"depth_multiplier": depth_multiplier, "include_last_conv": False}
+    else:
+        units = 2 if backbone == "resnet_v2_18" else 3
+        options |= {"multi_grid": MULTI_GRID[:units] if multi_grid is None else tuple(multi_grid)}
+    if atrous_rates is None:
+        atrous_rates = () if is_mobile else ATROUS_RATES
+    with keras.name_scope(name):
+        net = BACKBONES[backbone](**options)
+    model = DeepLabV3(net, num_classes, atrous_rates, batch_norm_decay=batch_norm_decay, name=name, **kwargs)
+    model.build()
+    return model

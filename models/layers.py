@@ -1,0 +1,277 @@
+"""The layers all networks are made of, under slim's names: the only file that knows which backend it runs on.
+
+A module is built by its parent, inside the parent's name scope, so that `variable.path` is the name the variable has
+in a slim checkpoint. Everything else is `keras.ops`; two TensorFlow fast paths (native dilated convolution, fused
+batch norm) are here because Keras' own are several times slower on a CPU.
+"""
+
+import posixpath
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import keras
+from keras import ops
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+if ON_TENSORFLOW:
+    import tensorflow as tf
+
+_end_points = ContextVar("end_points", default=None)
+
+
+@contextmanager
+def recording(end_points):
+    """Within it, every module that is one of slim's end points writes its output to the dict under its path."""
+    token = _end_points.set(end_points)
+    try:
+        yield end_points
+    finally:
+        _end_points.reset(token)
+
+
+class Module(keras.layers.Layer):
+    """A layer whose children are known before its input is: building it builds them, nested by name."""
+
+    end_point = None  # the key its output is recorded under, relative to its own path ("" is the path itself)
+
+    def build(self, input_shape=None):
+        for child in self._layers:
+            if not child.built:
+                child.build()
+        self.built = True
+
+    def __call__(self, *args, **kwargs):
+        outputs = super().__call__(*args, **kwargs)
+        end_points = _end_points.get()
+        if end_points is not None and self.end_point is not None:
+            end_points[posixpath.normpath(posixpath.join(self.path, self.end_point))] = outputs
+        return outputs
+
+
+class Network(Module, keras.Model):
+    """A whole model: what it was built with, which of its variables are backbone and which head, and how it is fed.
+
+    `variable_prefix` is what its variables' paths have before the checkpoint's name: nothing for a backbone, whose
+    own name is slim's scope.
+    """
+
+    variable_prefix = ""
+    backbone_scope = None
+    head_scopes = ()
+    preprocessing = None
+
+    def end_points(self, images):
+        """{slim's key: activation (N, h, w, C)} of one pass in inference mode over images (N, H, W, 3)."""
+        with recording({}) as found:
+            self(images, training=False)
+        return {path.removeprefix(self.variable_prefix): output for path, output in found.items()}
+
+
+class Scope(Module):
+    """Children called one after the other, named as a slim variable scope: `block1`, `unit_1`."""
+
+    def __init__(self, name, layers, end_point=None):
+        super().__init__(name=name)
+        self.layers = layers
+        self.end_point = end_point
+
+    def call(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class BatchNorm(Module):
+    """slim.batch_norm over the last axis: `gamma`, `beta`, `moving_mean`, `moving_variance`, all float32.
+
+    Uses and updates batch statistics only when called with `training=True` while it is trainable and its statistics
+    are not frozen: a frozen batch norm keeps its moving statistics to the bit. As in slim's fused batch norm, the
+    moving variance gets the unbiased batch variance (Bessel's correction).
+    """
+
+    def __init__(self, channels, epsilon=1e-5, decay=0.997, activation=None, name="BatchNorm"):
+        super().__init__(name=name)
+        self.channels = channels
+        self.epsilon = epsilon
+        self.decay = decay
+        self.activation = activation
+        self.statistics_frozen = False
+
+    def build(self, input_shape=None):
+        def weight(name, initial, trainable):
+            return self.add_weight(
+                name=name,
+                shape=(self.channels,),
+                initializer=initial,
+                trainable=trainable,
+                dtype="float32",
+                autocast=False,
+            )
+
+        self.gamma = weight("gamma", "ones", True)
+        self.beta = weight("beta", "zeros", True)
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+        self.built = True
+
+    def call(self, x, training=False):
+        if training and self.trainable and not self.statistics_frozen:
+            x, mean, variance = _normalize_by_batch(x, self.gamma, self.beta, self.epsilon)
+            self._move(self.moving_mean, mean)
+            self._move(self.moving_variance, variance)
+        else:
+            x = _normalize(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.epsilon)
+        return self.activation(x) if self.activation else x
+
+    def _move(self, average, value):
+        average.assign(average - (average - value) * (1.0 - self.decay))
+
+
+class Conv2d(Module):
+    """slim.conv2d: convolution, then batch norm (`BatchNorm` inside the layer's scope) or bias, then activation.
+
+    Args:
+        in_channels, out_channels: int.
+        kernel_size, stride, dilation: int, the same in both directions.
+        fixed_padding: where the stride is over 1, pad by hand and equally on both sides (slim's `conv2d_same`), so
+            that the output does not depend on whether the input's size is odd or even.
+        batch_norm: keyword arguments of `BatchNorm`, or None for a bias instead.
+        activation: a function of the output, or None.
+        initializer: of the kernel.
+        end_point: where slim keeps this layer's output under another name than the layer's own.
+    """
+
+    kernel_name = "weights"
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        dilation=1,
+        *,
+        fixed_padding=False,
+        batch_norm=None,
+        activation=None,
+        initializer="he_normal",
+        end_point="",
+        name,
+    ):
+        super().__init__(name=name)
+        self.end_point = end_point
+        self.kernel_shape = self._kernel_shape(kernel_size, in_channels, out_channels)
+        self.out_channels = out_channels
+        self.stride = stride
+        self.dilation = dilation
+        self.padding = (dilation * (kernel_size - 1)) // 2 if fixed_padding and stride > 1 else None
+        self.activation = activation
+        self.initializer = initializer
+        self.normalizer = None if batch_norm is None else BatchNorm(out_channels, **batch_norm)
+
+    @staticmethod
+    def _kernel_shape(kernel_size, in_channels, out_channels):
+        return (kernel_size, kernel_size, in_channels, out_channels)
+
+    def build(self, input_shape=None):
+        self.kernel = self.add_weight(name=self.kernel_name, shape=self.kernel_shape, initializer=self.initializer)
+        self.bias = None
+        if self.normalizer is None:
+            self.bias = self.add_weight(name="biases", shape=(self.out_channels,), initializer="zeros")
+        super().build()
+
+    def _convolve(self, x):
+        return _convolve(x, self.kernel, self.stride, self.padding, self.dilation)
+
+    def call(self, x):
+        x = self._convolve(x)
+        x = x + ops.cast(self.bias, x.dtype) if self.normalizer is None else self.normalizer(x)
+        return self.activation(x) if self.activation else x
+
+
+class DepthwiseConv2d(Conv2d):
+    """slim.separable_conv2d with no pointwise part: one filter a channel, `depthwise_weights` (k, k, channels, 1)."""
+
+    kernel_name = "depthwise_weights"
+
+    def __init__(self, channels, kernel_size, stride=1, dilation=1, **kwargs):
+        super().__init__(channels, channels, kernel_size, stride, dilation, **kwargs)
+
+    @staticmethod
+    def _kernel_shape(kernel_size, in_channels, out_channels):
+        return (kernel_size, kernel_size, in_channels, 1)
+
+    def _convolve(self, x):
+        return ops.depthwise_conv(x, self.kernel, strides=self.stride, padding="same", dilation_rate=self.dilation)
+
+
+def max_pool(x, size, stride):
+    """(N, H, W, C) → (N, ceil(H / stride), ceil(W / stride), C), padded as TensorFlow's SAME."""
+    return ops.max_pool(x, size, strides=stride, padding="same")
+
+
+def classify(features, logits):
+    """Features (N, h, w, C) → float32 (N, num_classes): global mean, then the 1x1 convolution `logits`."""
+    x = logits(ops.mean(features, axis=(1, 2), keepdims=True))
+    return ops.cast(ops.squeeze(x, axis=(1, 2)), "float32")
+
+
+def subsample(x, stride):
+    """Every stride-th pixel: slim's 1x1 max pool."""
+    return x if stride == 1 else x[:, ::stride, ::stride, :]
+
+
+def resize_bilinear(x, height, width, align_corners=True):
+    """(N, h, w, C) → (N, height, width, C) float32.
+
+    With `align_corners` the corner pixels of both lie on each other: features of stride k sit at pixels 0, k, 2k …,
+    which is where the network computed them when the input's size is a multiple of k plus one. Without, pixels are
+    areas (half-pixel centres), as `tf.image.resize` has it.
+    """
+    x = ops.cast(x, "float32")
+    if not align_corners:
+        return ops.image.resize(x, (height, width), interpolation="bilinear", data_format="channels_last")
+    n, h, w, c = ops.shape(x)
+    rows = ops.matmul(_interpolation(h, height), ops.reshape(x, (n, h, w * c)))
+    return ops.matmul(_interpolation(w, width), ops.reshape(rows, (n, height, w, c)))
+
+
+def _interpolation(size, new_size):
+    """(new_size, size): each row weighs the two nearest of `size` points, end points aligned."""
+    step = ops.cast(size - 1, "float32") / ops.cast(ops.maximum(new_size - 1, 1), "float32")
+    position = ops.arange(new_size, dtype="float32")[:, None] * step
+    return ops.relu(1.0 - ops.abs(position - ops.arange(size, dtype="float32")[None, :]))
+
+
+if ON_TENSORFLOW:
+
+    def _convolve(x, kernel, stride, padding, dilation):
+        # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
+        pads = "SAME" if padding is None else [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+        return tf.nn.conv2d(x, ops.convert_to_tensor(kernel), stride, pads, dilations=dilation)
+
+    def _normalize_by_batch(x, gamma, beta, epsilon):
+        return tf.compat.v1.nn.fused_batch_norm(x, gamma.value, beta.value, epsilon=epsilon, is_training=True)
+
+    def _normalize(x, gamma, beta, mean, variance, epsilon):
+        return tf.compat.v1.nn.fused_batch_norm(
+            x, gamma.value, beta.value, mean.value, variance.value, epsilon=epsilon, is_training=False
+        )[0]
+
+else:
+
+    def _convolve(x, kernel, stride, padding, dilation):
+        if padding is not None:
+            x = ops.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        pads = "same" if padding is None else "valid"
+        return ops.conv(x, kernel, strides=stride, padding=pads, dilation_rate=dilation)
+
+    def _normalize_by_batch(x, gamma, beta, epsilon):
+        mean, variance = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))
+        count = x.shape[0] * x.shape[1] * x.shape[2]
+        unbiased = variance * (count / max(count - 1, 1))
+        return _normalize(x, gamma, beta, mean, variance, epsilon), mean, unbiased
+
+    def _normalize(x, gamma, beta, mean, variance, epsilon):
+        scale = gamma * ops.rsqrt(variance + epsilon)
+        return ops.cast(ops.cast(x, "float32") * scale + (beta - mean * scale), x.dtype)

@@ -1,0 +1,145 @@
+"""MobileNet v2 with the variable names and numbers of TF-Slim's `nets/mobilenet/mobilenet_v2.py`.
+
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381.
+"""
+
+from keras import ops
+
+from models.layers import Conv2d, DepthwiseConv2d, Module, Network, Scope, classify
+from models.preprocessing import UNIT_RANGE
+
+# Channels and stride of each inverted residual, at depth multiplier 1 (paper, table 2).
+INVERTED_RESIDUALS = (
+    *((16, 1),),
+    *((24, 2), (24, 1)),
+    *((32, 2), (32, 1), (32, 1)),
+    *((64, 2), (64, 1), (64, 1), (64, 1)),
+    *((96, 1), (96, 1), (96, 1)),
+    *((160, 2), (160, 1), (160, 1)),
+    *((320, 1),),
+)
+
+
+def make_divisible(channels, divisor=8):
+    """The multiple of `divisor` nearest to `channels`, never more than 10 % below it: slim's rounding."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class InvertedResidual(Module):
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection; added to its input where the shapes allow."""
+
+    end_point = "output"
+
+    def __init__(self, in_channels, out_channels, stride, dilation, expansion, *, norm, name):
+        super().__init__(name=name)
+        self.residual = stride == 1 and in_channels == out_channels
+        channels = in_channels if expansion == 1 else make_divisible(in_channels * expansion)
+        relu6 = {"batch_norm": norm, "activation": ops.relu6}
+        self.expand = (
+            None
+            if expansion == 1
+            else Conv2d(in_channels, channels, 1, name="expand", end_point="../expansion_output", **relu6)
+        )
+        self.depthwise = DepthwiseConv2d(
+            channels, 3, stride, dilation, name="depthwise", end_point="../depthwise_output", **relu6
+        )
+        self.project = Conv2d(
+            channels, out_channels, 1, batch_norm=norm, name="project", end_point="../projection_output"
+        )
+
+    def call(self, x):
+        expanded = self.expand(x) if self.expand else x
+        projected = self.project(self.depthwise(expanded))
+        return x + projected if self.residual else projected
+
+
+class MobileNetV2(Network):
+    """Root convolution, seventeen inverted residuals, and on request the last 1x1 convolution and the classifier.
+
+    Args:
+        num_classes: outputs of the classifier; None for features.
+        output_stride: 8, 16 or 32: beyond it units dilate instead of striding.
+        depth_multiplier: 0.35 … 1.4, on all channels; the last convolution is never under 1280 (as published).
+        include_last_conv: whether `Conv_1` exists; DeepLab's backbone ends before it. A classifier needs it.
+        batch_norm_decay: of the moving statistics; slim's 0.997.
+
+    Call: images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or logits (N, num_classes).
+    """
+
+    preprocessing = UNIT_RANGE
+
+    def __init__(
+        self,
+        name="MobilenetV2",
+        num_classes=None,
+        output_stride=32,
+        depth_multiplier=1.0,
+        include_last_conv=True,
+        batch_norm_decay=0.997,
+    ):
+        super().__init__(name=name)
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
+        if num_classes is not None and not include_last_conv:
+            raise ValueError("a classifier needs Conv_1: include_last_conv=False goes with num_classes=None only")
+        self.backbone_scope = name
+        self.head_scopes = (f"{name}/Logits",)
+        self.num_classes = num_classes
+        self.output_stride = output_stride
+        self.depth_multiplier = depth_multiplier
+        norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
+        relu6 = {"batch_norm": norm, "activation": ops.relu6}
+
+        channels = make_divisible(32 * depth_multiplier)
+        self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **relu6)
+        units = []
+        reached, dilation = 2, 1
+        for index, (width, stride) in enumerate(INVERTED_RESIDUALS):
+            out_channels = make_divisible(width * depth_multiplier)
+            dense = reached * stride > output_stride
+            units.append(
+                InvertedResidual(
+                    channels,
+                    out_channels,
+                    1 if dense else stride,
+                    dilation,
+                    expansion=1 if index == 0 else 6,
+                    norm=norm,
+                    name=f"expanded_conv_{index}" if index else "expanded_conv",
+                )
+            )
+            channels = out_channels
+            if dense:
+                dilation *= stride
+            else:
+                reached *= stride
+        self.units = units
+        self.last_conv = None
+        if include_last_conv:
+            last = max(1280, make_divisible(1280 * depth_multiplier))
+            self.last_conv = Conv2d(channels, last, 1, name="Conv_1", **relu6)
+            channels = last
+        self.out_channels = channels
+        self.classifier = None
+        if num_classes is not None:
+            self.classifier = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
+
+    def features(self, images):
+        """What a head is to be fed (N, h, w, C)."""
+        x = self.root(images)
+        for unit in self.units:
+            x = unit(x)
+        return self.last_conv(x) if self.last_conv else x
+
+    raw_features = features
+
+    def call(self, images, training=False):
+        x = self.features(images)
+        return classify(x, self.classifier) if self.classifier else x
+
+
+def mobilenet_v2(**kwargs):
+    net = MobileNetV2(**kwargs)
+    net.build()
+    return net

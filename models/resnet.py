@@ -1,0 +1,223 @@
+"""ResNet v2 and v1 with the variable names, the strides and the numbers of TF-Slim's `nets/resnet_v2.py` and `_v1.py`.
+
+What differs from torchvision's ResNet, because slim's checkpoints were trained so: the stride sits in the last unit of a
+block, not in the first; `conv2d_same` pads by hand; pool1 pads as SAME; the convolutions without batch norm have biases.
+
+He et al., "Identity Mappings in Deep Residual Networks" (v2, https://arxiv.org/abs/1603.05027) and "Deep Residual
+Learning for Image Recognition" (v1, https://arxiv.org/abs/1512.03385).
+"""
+
+from keras import ops
+
+from models.layers import BatchNorm, Conv2d, Module, Network, Scope, classify, max_pool, subsample
+from models.preprocessing import MEAN_SUBTRACTED, UNIT_RANGE
+
+
+def conv1x1(in_channels, out_channels, stride=1, **kwargs):
+    return Conv2d(in_channels, out_channels, 1, stride, **kwargs)
+
+
+def conv3x3(in_channels, out_channels, stride=1, dilation=1, **kwargs):
+    return Conv2d(in_channels, out_channels, 3, stride, dilation, fixed_padding=True, **kwargs)
+
+
+class BasicBlock(Module):
+    """Two 3x3 convolutions, pre-activated. slim publishes none; named and strided as its bottleneck_v2."""
+
+    expansion = 1
+    end_point = ""
+
+    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+        super().__init__(name="basic_block_v2")
+        self.stride = stride
+        self.preact = BatchNorm(in_channels, activation=ops.relu, name="preact", **norm)
+        self.shortcut = None if in_channels == width else conv1x1(in_channels, width, stride, name="shortcut")
+        self.conv1 = conv3x3(in_channels, width, dilation=dilation, batch_norm=norm, activation=ops.relu, name="conv1")
+        self.conv2 = conv3x3(width, width, stride, dilation, name="conv2")
+
+    def call(self, x):
+        preact = self.preact(x)
+        shortcut = self.shortcut(preact) if self.shortcut else subsample(x, self.stride)
+        return shortcut + self.conv2(self.conv1(preact))
+
+
+class Bottleneck(Module):
+    """1x1, 3x3, 1x1, with batch norm and ReLU before each (paper v2, fig. 4e; slim's `bottleneck_v2`)."""
+
+    expansion = 4
+    end_point = ""
+
+    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+        super().__init__(name="bottleneck_v2")
+        out_channels = width * self.expansion
+        self.stride = stride
+        self.preact = BatchNorm(in_channels, activation=ops.relu, name="preact", **norm)
+        self.shortcut = (
+            None if in_channels == out_channels else conv1x1(in_channels, out_channels, stride, name="shortcut")
+        )
+        self.conv1 = conv1x1(in_channels, width, batch_norm=norm, activation=ops.relu, name="conv1")
+        self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, activation=ops.relu, name="conv2")
+        self.conv3 = conv1x1(width, out_channels, name="conv3")
+
+    def call(self, x):
+        preact = self.preact(x)
+        shortcut = self.shortcut(preact) if self.shortcut else subsample(x, self.stride)
+        return shortcut + self.conv3(self.conv2(self.conv1(preact)))
+
+
+class BottleneckV1(Module):
+    """1x1, 3x3, 1x1, with batch norm after each and ReLU after the sum (paper v1, fig. 5; slim's `bottleneck_v1`)."""
+
+    expansion = 4
+    end_point = ""
+
+    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+        super().__init__(name="bottleneck_v1")
+        out_channels = width * self.expansion
+        self.stride = stride
+        self.shortcut = (
+            None
+            if in_channels == out_channels
+            else conv1x1(in_channels, out_channels, stride, batch_norm=norm, name="shortcut")
+        )
+        self.conv1 = conv1x1(in_channels, width, batch_norm=norm, activation=ops.relu, name="conv1")
+        self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, activation=ops.relu, name="conv2")
+        self.conv3 = conv1x1(width, out_channels, batch_norm=norm, name="conv3")
+
+    def call(self, x):
+        shortcut = self.shortcut(x) if self.shortcut else subsample(x, self.stride)
+        return ops.relu(shortcut + self.conv3(self.conv2(self.conv1(x))))
+
+
+class ResNet(Network):
+    """Root convolution, four blocks of residual units, and, when asked, slim's classifier.
+
+    Args:
+        name: slim's scope, and so the first part of every variable's name.
+        block: BasicBlock, Bottleneck or BottleneckV1.
+        units: how many units each of the four blocks has.
+        num_classes: outputs of the `logits` convolution over the globally pooled features; None for the features.
+        output_stride: input size over feature size: 4, 8, 16 or 32. Below 32, the units that would have strided
+            keep their stride at 1 and those behind them dilate instead (atrous convolution).
+        multi_grid: dilation factors of block4's units, on top of what the output stride asks for (DeepLab v3, 4.2.1);
+            None for none.
+        batch_norm_decay: of the moving statistics; slim's 0.997.
+        width: channels of the root convolution; the blocks follow.
+
+    Call: images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`), after
+    postnorm and ReLU for v2; or logits (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        name,
+        block,
+        units,
+        num_classes=None,
+        output_stride=32,
+        multi_grid=None,
+        batch_norm_decay=0.997,
+        width=64,
+    ):
+        super().__init__(name=name)
+        if output_stride not in (4, 8, 16, 32):
+            raise ValueError(f"output_stride must be 4, 8, 16 or 32. Received: {output_stride}")
+        if multi_grid is not None and len(multi_grid) != units[3]:
+            raise ValueError(
+                f"multi_grid needs one factor for each of block4's {units[3]} units. Received: {multi_grid}"
+            )
+        is_v1 = block is BottleneckV1
+        self.preprocessing = MEAN_SUBTRACTED if is_v1 else UNIT_RANGE
+        self.backbone_scope = name
+        self.head_scopes = (f"{name}/logits",)
+        self.num_classes = num_classes
+        self.output_stride = output_stride
+        self.norm = {"epsilon": 1e-5, "decay": batch_norm_decay}
+
+        self.stride, self.dilation, self.channels = 4, 1, width
+        root = {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {}
+        self.conv1 = Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **root)
+        self.block1 = self._make_block("block1", block, width, units[0], stride=2)
+        self.block2 = self._make_block("block2", block, 2 * width, units[1], stride=2)
+        self.block3 = self._make_block("block3", block, 4 * width, units[2], stride=2)
+        self.block4 = self._make_block("block4", block, 8 * width, units[3], stride=1, multi_grid=multi_grid)
+        self.out_channels = self.channels
+        self.postnorm = None if is_v1 else BatchNorm(self.channels, activation=ops.relu, name="postnorm", **self.norm)
+        if self.postnorm:
+            self.postnorm.end_point = ""
+        self.logits = None if num_classes is None else conv1x1(self.channels, num_classes, name="logits")
+
+    def _make_block(self, name, block, width, units, stride, multi_grid=None):
+        layers = []
+        for unit in range(units):
+            unit_stride = stride if unit == units - 1 else 1
+            grid = multi_grid[unit] if multi_grid else 1
+            dense = self.stride * unit_stride > self.output_stride
+            layer = block(
+                self.channels, width, 1 if dense else unit_stride, dilation=self.dilation * grid, norm=self.norm
+            )
+            layers.append(Scope(f"unit_{unit + 1}", [layer]))
+            self.channels = width * block.expansion
+            if dense:
+                self.dilation *= unit_stride
+            else:
+                self.stride *= unit_stride
+        return Scope(name, layers, end_point="")
+
+    def raw_features(self, images):
+        """block4's output (N, h, w, C); for v2 the sum before postnorm and ReLU."""
+        x = max_pool(self.conv1(images), 3, stride=2)
+        return self.block4(self.block3(self.block2(self.block1(x))))
+
+    def features(self, images):
+        """What a head is to be fed (N, h, w, C)."""
+        x = self.raw_features(images)
+        return self.postnorm(x) if self.postnorm else x
+
+    def call(self, images, training=False):
+        x = self.features(images)
+        if self.logits is None:
+            return x
+        return classify(x, self.logits)
+
+
+def _resnet(scope, block, units, name=None, **kwargs):
+    net = ResNet(name or scope, block, units, **kwargs)
+    net.build()
+    return net
+
+
+def resnet_v2_18(**kwargs):
+    return _resnet("resnet_v2_18", BasicBlock, (2, 2, 2, 2), **kwargs)
+
+
+def resnet_v2_34(**kwargs):
+    return _resnet("resnet_v2_34", BasicBlock, (3, 4, 6, 3), **kwargs)
+
+
+def resnet_v2_50(**kwargs):
+    return _resnet("resnet_v2_50", Bottleneck, (3, 4, 6, 3), **kwargs)
+
+
+def resnet_v2_101(**kwargs):
+    return _resnet("resnet_v2_101", Bottleneck, (3, 4, 23, 3), **kwargs)
+
+
+def resnet_v2_152(**kwargs):
+    return _resnet("resnet_v2_152", Bottleneck, (3, 8, 36, 3), **kwargs)
+
+
+def resnet_v2_200(**kwargs):
+    return _resnet("resnet_v2_200", Bottleneck, (3, 24, 36, 3), **kwargs)
+
+
+def resnet_v1_50(**kwargs):
+    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), **kwargs)
+
+
+def resnet_v1_101(**kwargs):
+    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), **kwargs)
+
+
+def resnet_v1_152(**kwargs):
+    return _resnet("resnet_v1_152", BottleneckV1, (3, 8, 36, 3), **kwargs)

@@ -1,0 +1,374 @@
+"""From a checkpoint into a model, by name: names in, plan out, plan applied, report.
+
+Everything up to the last step is pure functions over {name: shape}. Both walks, guided by the checkpoint's names or by
+the model's, end in the same report, which puts every name of both sides in exactly one class.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
+from models.scopes import check_scopes, clean_scopes, first_match, within
+
+LOADED = "loaded"
+MISSING = "missing in the checkpoint"
+UNUSED = "unused in the checkpoint"
+MISMATCH = "shape mismatch"
+EXCLUDED = "excluded by rule"
+BOOKKEEPING = "optimizer slot or bookkeeping"
+CLASSES = (LOADED, MISSING, UNUSED, MISMATCH, EXCLUDED, BOOKKEEPING)
+
+AVERAGE = "/ExponentialMovingAverage"
+_SLOT = re.compile(
+    r"/(Momentum|RMSProp|RMSProp_\d+|Adam|Adam_\d+|AdamW?|Adagrad|AdagradDA|Adadelta|Adadelta_\d+|Ftrl|Ftrl_\d+|"
+    r"LARSOptimizer|ExponentialMovingAverage|(?:biased|local_step))$"
+)
+_COUNTER = re.compile(
+    r"(?:^|/)(global_step|beta1_power|beta2_power|mean_rgb|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)$"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What becomes of one variable: its name in the model, its name in the checkpoint, or both where they meet."""
+
+    status: str
+    variable: str | None = None
+    source: str | None = None
+    shape: tuple | None = None
+    source_shape: tuple | None = None
+    why: str = ""
+
+    @property
+    def name(self):
+        return self.variable or self.source
+
+
+def bookkeeping_kind(name):
+    """What an optimizer or a training loop keeps under `name` ("Momentum", "global_step" …); None for a variable."""
+    match = _SLOT.search(name) or _COUNTER.search(name)
+    return match.group(1) if match else None
+
+
+def rename_scope(name, rename):
+    """`name` with its longest matching scope of `rename` {old scope: new scope} replaced."""
+    scope = max((old for old in rename if within(name, old)), key=len, default=None)
+    return name if scope is None else (rename[scope] + name[len(scope) :]).strip("/")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the user asked for: scopes are whole path segments of the model's names.
+
+    include, exclude: load only these scopes; never these.
+    rename: {scope in the checkpoint: scope in the model}, or a callable from name to name.
+    ema: take the ExponentialMovingAverage copy of a variable where there is one.
+    """
+
+    include: tuple = ()
+    exclude: tuple = ()
+    rename: dict = field(default_factory=dict)
+    ema: bool = False
+
+    def targets(self, checkpoint_shapes):
+        """{name in the checkpoint: name it would have in the model} for everything that is no bookkeeping."""
+        averaged = {name for name in checkpoint_shapes if self.ema and name.endswith(AVERAGE)}
+        if self.ema and not averaged:
+            raise CheckpointError("moving averages were asked for, but the checkpoint holds none (no …" + AVERAGE + ")")
+        targets = {}
+        for source in checkpoint_shapes:
+            variable = source.removesuffix(AVERAGE) if source in averaged else source
+            if source not in averaged and (bookkeeping_kind(source) or source + AVERAGE in averaged):
+                continue
+            targets[source] = self.rename(variable) if callable(self.rename) else rename_scope(variable, self.rename)
+        return targets
+
+    def check(self, model_shapes, checkpoint_shapes, targets):
+        """Raises ScopeError for a scope that matches nothing, CheckpointError where two names become one."""
+        known = [*model_shapes, *targets.values()]
+        check_scopes(self.include, known, "include scope")
+        check_scopes(self.exclude, known, "exclude scope")
+        if not callable(self.rename):
+            check_scopes(self.rename, checkpoint_shapes, "rename: the checkpoint's scope")
+        twice = [name for name, count in Counter(targets.values()).items() if count > 1]
+        if twice:
+            sources = [source for source, target in targets.items() if target == twice[0]]
+            raise CheckpointError(
+                f"ambiguous: the checkpoint's {' and '.join(sources)} would both be the model's {twice[0]}"
+            )
+
+    def forbids(self, name):
+        """Why the rules keep the variable `name` from being loaded, or None."""
+        if self.include and first_match(name, self.include) is None:
+            return "not in include " + ", ".join(self.include)
+        scope = first_match(name, self.exclude)
+        return None if scope is None else f"exclude {scope}"
+
+
+def _meet(variable, source, model_shapes, checkpoint_shapes, rules):
+    """The entry of a name that both sides have."""
+    shape, source_shape = model_shapes[variable], checkpoint_shapes[source]
+    why = rules.forbids(variable)
+    status = EXCLUDED if why else LOADED if shape == source_shape else MISMATCH
+    return Entry(status, variable, source, shape, source_shape, why or "")
+
+
+def _only_in_model(variable, shape, rules):
+    why = rules.forbids(variable)
+    return Entry(EXCLUDED if why else MISSING, variable=variable, shape=shape, why=why or "")
+
+
+def _only_in_checkpoint(source, shape, targets, rules):
+    if source not in targets:
+        kind = bookkeeping_kind(source) or "raw value, its moving average was taken"
+        return Entry(BOOKKEEPING, source=source, source_shape=shape, why=kind)
+    why = rules.forbids(targets[source])
+    return Entry(EXCLUDED if why else UNUSED, source=source, source_shape=shape, why=why or "")
+
+
+def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
+    """Walks the checkpoint's names and looks for each in the model. → tuple of Entry."""
+    targets = rules.targets(checkpoint_shapes)
+    rules.check(model_shapes, checkpoint_shapes, targets)
+    entries, reached = [], set()
+    for source, shape in checkpoint_shapes.items():
+        variable = targets.get(source)
+        if variable in model_shapes:
+            reached.add(variable)
+            entries.append(_meet(variable, source, model_shapes, checkpoint_shapes, rules))
+        else:
+            entries.append(_only_in_checkpoint(source, shape, targets, rules))
+    entries += [_only_in_model(name, shape, rules) for name, shape in model_shapes.items() if name not in reached]
+    return _in_order(entries)
+
+
+def model_guided_plan(model_shapes, checkpoint_shapes, rules):
+    """Walks the model's names and looks for each in the checkpoint. → tuple of Entry."""
+    targets = rules.targets(checkpoint_shapes)
+    rules.check(model_shapes, checkpoint_shapes, targets)
+    sources = {variable: source for source, variable in targets.items()}
+    entries, used = [], set()
+    for variable, shape in model_shapes.items():
+        source = sources.get(variable)
+        if source is None:
+            entries.append(_only_in_model(variable, shape, rules))
+        else:
+            used.add(source)
+            entries.append(_meet(variable, source, model_shapes, checkpoint_shapes, rules))
+    entries += [
+        _only_in_checkpoint(source, shape, targets, rules)
+        for source, shape in checkpoint_shapes.items()
+        if source not in used
+    ]
+    return _in_order(entries)
+
+
+def _in_order(entries):
+    return tuple(sorted(entries, key=lambda e: (CLASSES.index(e.status), _natural(e.name), e.source or "")))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an initialization did, or would do. `print(report)` is for people, `to_json()` for programs.
+
+    head_scopes: scopes of the model that are expected to be new when the task is.
+    """
+
+    entries: tuple
+    checkpoint: str
+    model: str
+    backbone_scope: str | None = None
+    head_scopes: tuple = ()
+    guide: str = field(default="checkpoint", compare=False)
+
+    def of(self, status):
+        """The entries of one class."""
+        return [entry for entry in self.entries if entry.status == status]
+
+    @property
+    def counts(self):
+        """{class: number of entries}, all six classes."""
+        return {status: len(self.of(status)) for status in CLASSES}
+
+    def is_backbone(self, entry):
+        """Whether the entry is a variable of the model outside its head."""
+        if entry.variable is None or first_match(entry.variable, self.head_scopes):
+            return False
+        return self.backbone_scope is None or within(entry.variable, self.backbone_scope)
+
+    @property
+    def backbone(self):
+        """(loaded, all, values loaded) over the model's backbone variables."""
+        entries = [entry for entry in self.entries if self.is_backbone(entry)]
+        loaded = [entry for entry in entries if entry.status == LOADED]
+        return len(loaded), len(entries), sum(_size(entry.shape) for entry in loaded)
+
+    def not_loaded_backbone(self, allowed=()):
+        """Backbone entries that stay at their initial values outside the `allowed` scopes."""
+        return [
+            entry
+            for entry in self.entries
+            if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.variable, allowed)
+        ]
+
+    def reason(self, entry):
+        """Why an entry is in its class, in words; empty where the class says it all."""
+        parts = [entry.why] if entry.why else []
+        if entry.status == MISMATCH:
+            parts.append(f"checkpoint {entry.source_shape}, model {entry.shape}")
+        if entry.variable and entry.status in (MISSING, MISMATCH) and first_match(entry.variable, self.head_scopes):
+            parts.append("new head")
+        return "; ".join(parts)
+
+    def to_json(self):
+        """The whole report as a JSON text."""
+        loaded, total, values = self.backbone
+        document = {
+            "checkpoint": self.checkpoint,
+            "model": self.model,
+            "guide": self.guide,
+            "counts": self.counts,
+            "backbone": {"loaded": loaded, "variables": total, "values": values},
+            "entries": [{**asdict(entry), "reason": self.reason(entry)} for entry in self.entries],
+        }
+        return json.dumps(document, indent=1)
+
+    def __str__(self):
+        return self.text()
+
+    def text(self, verbose=False):
+        """Grouped text; `verbose` lists the loaded variables and the bookkeeping one by one too."""
+        sides = Counter()
+        for entry in self.entries:
+            sides["model"] += entry.variable is not None
+            sides["checkpoint"] += entry.source is not None
+        lines = [
+            f"{self.checkpoint} ({sides['checkpoint']} variables) → {self.model} ({sides['model']} variables), "
+            f"{self.guide}-guided"
+        ]
+        for status in CLASSES:
+            entries = self.of(status)
+            if not entries:
+                continue
+            values = sum(_size(entry.shape or entry.source_shape) for entry in entries)
+            lines.append(f"{status}: {len(entries)} variables, {values:,} values")
+            if status == LOADED and not verbose:
+                lines += self._summary(entries)
+            elif status == BOOKKEEPING and not verbose:
+                kinds = Counter(entry.why for entry in entries)
+                lines += [f"  {kind}: {count}" for kind, count in sorted(kinds.items())]
+            else:
+                lines += self._grouped(entries)
+        loaded, total, values = self.backbone
+        lines.append(f"{loaded}/{total} backbone variables, {values:,} values")
+        return "\n".join(lines)
+
+    def _summary(self, entries):
+        """One line for each block of the backbone and each scope of the head, with numbers of variables and values."""
+        groups = {}
+        for entry in entries:
+            parts = entry.variable.split("/")
+            depth = 2 if self.is_backbone(entry) else 1
+            scope = "/".join(parts[: min(depth, len(parts) - 1)]) or entry.variable
+            groups.setdefault(scope, []).append(_size(entry.shape))
+        width = max(map(len, groups))
+        return [f"  {scope:<{width}}  {len(v):>4} variables  {sum(v):>12,} values" for scope, v in groups.items()]
+
+    def _grouped(self, entries):
+        """One line a layer: `conv1/BatchNorm/{beta, gamma, moving_mean, moving_variance}`."""
+        groups = {}
+        for entry in entries:
+            scope, _, leaf = entry.name.rpartition("/")
+            parent, _, last = scope.rpartition("/")
+            if entry.status == BOOKKEEPING:
+                scope, leaf = parent, f"{last}/{leaf}"
+            moved = f"  from {entry.source}" if entry.variable and entry.source not in (None, entry.variable) else ""
+            groups.setdefault((scope, self.reason(entry), moved), []).append(leaf)
+        lines = []
+        for (scope, reason, moved), leaves in groups.items():
+            names = leaves[0] if len(leaves) == 1 else "{" + ", ".join(leaves) + "}"
+            path = f"{scope}/{names}" if scope else names
+            lines.append(f"  {path}{moved}" + (f"  ({reason})" if reason else ""))
+        return lines
+
+
+def _size(shape):
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _natural(text):
+    """A sorting key by which unit_2 stands before unit_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+
+
+def named_variables(model):
+    """{name in a checkpoint: variable} of a Keras model: the path is the name, less the model's own prefix.
+
+    Raises CheckpointError when two variables have one path (two sibling layers of one name).
+    """
+    prefix = getattr(model, "variable_prefix", f"{model.name}/")
+    named = {}
+    for variable in model.weights:
+        name = variable.path.removeprefix(prefix)
+        if name in named:
+            raise CheckpointError(f"ambiguous: two variables of the model {model.name} are named {name!r}")
+        named[name] = variable
+    return named
+
+
+def checkpoint_guided_init(model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True):
+    """Loads `checkpoint` into `model`, walking the checkpoint's names, and returns the Report.
+
+    Args:
+        model: a built Keras model; its names are those of `named_variables`.
+        checkpoint: a path, as `models.checkpoint.open_checkpoint` reads it.
+        include, exclude: scopes of the model to load exclusively, or never. A scope that matches nothing is an error.
+        rename: {scope in the checkpoint: scope in the model}, or a function from the one name to the other.
+        strict: raise CheckpointError with the report when anything is missing, unused or of another shape.
+        ema: take the `ExponentialMovingAverage` copies where there are any, instead of the raw values.
+        apply: False only plans and reports.
+
+    Nothing is assigned before every tensor that is needed, and no other, has been read.
+    """
+    return _init("checkpoint", model, checkpoint, include, exclude, rename, strict, ema, apply)
+
+
+def model_guided_init(model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True):
+    """As `checkpoint_guided_init`, walking the model's names; the report is the same."""
+    return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply)
+
+
+def _init(guide, model, path, include, exclude, rename, strict, ema, apply):
+    variables = named_variables(model)
+    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename or {}, ema)
+    plan = {"checkpoint": checkpoint_guided_plan, "model": model_guided_plan}[guide]
+    with open_checkpoint(path) as checkpoint:
+        entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
+        backbone_scope, head_scopes = getattr(model, "backbone_scope", None), getattr(model, "head_scopes", ())
+        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide)
+        if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
+            raise CheckpointError(f"strict: the checkpoint and the model do not match\n{report}")
+        if apply:
+            values = {entry.variable: checkpoint.read(entry.source) for entry in report.of(LOADED)}
+            for name, value in values.items():
+                variables[name].assign(value.astype(variables[name].dtype, copy=False))
+    return report
+
+
+def save_checkpoint(model, prefix, slots=None, global_step=None):
+    """Writes the model under slim's names; slim's own Saver restores the file bit for bit.
+
+    Args:
+        slots: {slot name: {variable name: array}}, such as {"Momentum": {…}}, saved as `<variable>/Momentum`.
+        global_step: int, saved as the int64 scalar `global_step`.
+    """
+    tensors = {name: np.asarray(variable) for name, variable in named_variables(model).items()}
+    for slot, values in (slots or {}).items():
+        tensors |= {f"{name}/{slot}": np.asarray(value) for name, value in values.items()}
+    if global_step is not None:
+        tensors["global_step"] = np.int64(global_step)
+    write_checkpoint(prefix, tensors)
