@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from errors import UserError
 
@@ -34,6 +35,15 @@ def image_format(path):
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def image_size(path):
+    """Reads an image's (height, width) in pixels from its header alone. Raises DataError as `read_image`."""
+    try:
+        with Image.open(path) as file:
+            return file.height, file.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad files
+        raise DataError(f"{path}: cannot be read as an image: {error}. Replace or remove it.") from error
 
 
 def read_image(path):

@@ -3,7 +3,8 @@
     python -m data.sample ROOT                 a segmentation data set in VOC's layout
     python -m data.sample ROOT --kind folder   the same shapes for classification, one folder a class
 
-Colour and texture are random for every object and every ground, so only the form tells the classes apart. Each image
+Colour and texture are random for every object, so only the form tells the classes apart; objects are bright and grounds
+dark, so that a small network learns it in a minute or two. Each image
 depends on the seed and its own number alone: drawing again gives the same bytes, drawing more keeps what was there.
 """
 
@@ -22,8 +23,9 @@ SHAPES = ("disc", "square", "triangle", "star")
 CLASS_NAMES = ("background", *SHAPES)
 
 _SIDES = (96, 128)  # pixels, smallest and largest
-_RADII = (17, 30)  # pixels, of the circle round a shape
-_CONTRAST = 90  # least distance in RGB between an object's colours and its ground's
+_RADII = (18, 32)  # pixels, of the circle round a shape
+_GROUND, _OBJECT = (10, 115), (135, 250)  # the colours' bounds: what is an object is easy to see, which one is not
+_TEXTURE = 60  # how far the two colours of a texture may be apart, in each channel
 _TRAIN, _VAL, _EXTRA, _FOLDER = range(4)  # the first word of an image's random stream
 
 
@@ -88,19 +90,18 @@ def _check(train, val, seed):
 def _scene(rng, objects, label=None, border=True):
     """Draws one image and its mask: uint8 (H, W, 3) RGB, uint8 (H, W). `label` fixes the class of the objects."""
     height, width = rng.integers(_SIDES[0], _SIDES[1] + 1, 2).tolist()
-    ground_colours = _colours(rng)
-    image = _texture(rng, height, width, ground_colours)
+    image = _texture(rng, height, width, _colours(rng, *_GROUND))
     mask = np.zeros((height, width), np.uint8)
     for x, y, radius in _places(rng, height, width, objects):
         kind = label or int(rng.integers(1, len(CLASS_NAMES)))
         inside = np.zeros_like(mask)
         cv2.fillPoly(inside, [_outline(rng, SHAPES[kind - 1], x, y, radius)], 1)
-        colours = _colours(rng, other_than=ground_colours)
-        image = np.where(inside[..., None] > 0, _texture(rng, height, width, colours), image)
+        texture = _texture(rng, height, width, _colours(rng, *_OBJECT))
+        image = np.where(inside[..., None] > 0, texture, image)
         mask[inside > 0] = kind
         if border:
-            cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-            mask[cv2.dilate(inside, cross) > cv2.erode(inside, cross)] = IGNORE_LABEL
+            around = np.ones((3, 3), np.uint8)
+            mask[cv2.dilate(inside, around) > cv2.erode(inside, around)] = IGNORE_LABEL
     return cv2.GaussianBlur(image, (3, 3), 0), mask
 
 
@@ -129,12 +130,10 @@ def _outline(rng, shape, x, y, radius):
     return np.round(np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], axis=1)).astype(np.int32)
 
 
-def _colours(rng, other_than=None):
-    """Draws two RGB colours, float (2, 3), each far from those of `other_than`."""
-    while True:
-        colours = rng.uniform(10, 245, (2, 3))
-        if other_than is None or np.linalg.norm(colours[:, None] - other_than[None], axis=-1).min() > _CONTRAST:
-            return colours
+def _colours(rng, darkest, brightest):
+    """Draws a texture's two RGB colours, float (2, 3), within these bounds and not far from each other."""
+    first = rng.uniform(darkest, brightest, 3)
+    return np.stack([first, np.clip(first + rng.uniform(-_TEXTURE, _TEXTURE, 3), darkest, brightest)])
 
 
 def _texture(rng, height, width, colours):

@@ -143,6 +143,11 @@ class VOCSegmentation:
         image = read_image(image_path)
         return image, read_mask(mask_path, self.num_classes, image.shape[:2])
 
+    @property
+    def image_paths(self):
+        """The image files, in the order of the image set."""
+        return [image for image, _ in self._files]
+
     def _read_image_set(self):
         """Returns the image set's [(line number, name)]."""
         folder = self.root / "ImageSets" / "Segmentation"

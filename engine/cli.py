@@ -85,5 +85,55 @@ def add_restore_arguments(parser):
         metavar="OLD=NEW",
         help="the checkpoint's scope OLD is the model's scope NEW, e.g. slim_resnet=resnet_v2_50",
     )
-    group.add_argument("--ema", action="store_true", help="take the ExponentialMovingAverage copies where there are any")
+    group.add_argument("--ema", action="store_true", help="take the moving averages of variables where there are any")
     return group
+
+
+def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_decay, run_dir):
+    """What both training scripts take: schedule, what learns, the run directory."""
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--steps", type=positive_int, default=steps, help="training steps [%(default)s]")
+    recipe.add_argument("--batch-size", type=positive_int, default=batch_size, help="images a step [%(default)s]")
+    recipe.add_argument(
+        "--learning-rate", type=nonnegative_float, default=learning_rate, help="base rate [%(default)s]"
+    )
+    recipe.add_argument("--power", type=nonnegative_float, default=0.9, help="of the poly schedule [%(default)s]")
+    recipe.add_argument("--momentum", type=nonnegative_float, default=0.9, help="[%(default)s]")
+    recipe.add_argument(
+        "--weight-decay",
+        type=nonnegative_float,
+        default=weight_decay,
+        help="L2 on convolution kernels, half the sum of squares as TensorFlow 1 and the paper have it [%(default)s]",
+    )
+    recipe.add_argument(
+        "--bn-decay",
+        type=nonnegative_float,
+        help="decay of batch norm's moving statistics [the paper's 0.9997 at 30,000 steps, less for fewer]",
+    )
+    recipe.add_argument("--seed", type=nonnegative_int, default=0, help="[%(default)s]")
+    recipe.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
+
+    learns = parser.add_argument_group("what learns")
+    scopes = {"type": scope_list, "default": (), "metavar": "SCOPE,…"}
+    learns.add_argument("--freeze", **scopes, help="these scopes stay as they are, batch norm statistics included")
+    learns.add_argument("--train-only", **scopes, help="only these scopes learn")
+    learns.add_argument(
+        "--freeze-bn",
+        nargs="?",
+        const="all",
+        choices=("all", "statistics"),
+        help="batch norm keeps its moving statistics (and gamma and beta, unless only `statistics` is asked for)",
+    )
+
+    run_group = parser.add_argument_group("run")
+    run_group.add_argument("--run-dir", default=run_dir, help="where all of the run goes; it resumes [%(default)s]")
+    run_group.add_argument("--dry-run", action="store_true", help="stop after the report, before anything is written")
+    run_group.add_argument("--log-every", type=positive_int, default=20, help="steps [%(default)s]")
+    run_group.add_argument("--save-every", type=positive_int, default=500, help="steps [%(default)s]")
+    run_group.add_argument("--eval-every", type=positive_int, default=1000, help="steps [%(default)s]")
+    run_group.add_argument("--keep", type=positive_int, default=2, help="how many last checkpoints stay [%(default)s]")
+    run_group.add_argument("--workers", type=positive_int, default=2, help="threads that read images [%(default)s]")
+
+
+# What may differ when a run is continued: it changes no weight.
+FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir")

@@ -1,9 +1,12 @@
 """TensorFlow's name-based checkpoints as files: found, opened, read by name, written whole or not at all."""
 
+import lzma
 import os
+import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from errors import UserError
 
+_V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
 
 
@@ -44,11 +48,16 @@ class Checkpoint:
         try:
             yield
         except (tf.errors.OpError, RuntimeError, ValueError, IndexError, MemoryError) as error:
-            cause = str(getattr(error, "message", error)).strip().splitlines()[0]
             raise CheckpointError(
                 f"{self.path}: cannot be {action}; the file is truncated, damaged or no TensorFlow checkpoint "
-                f"({cause}). Copy or download it again."
+                f"({_cause(error)}). Copy or download it again."
             ) from error
+
+
+def _cause(error):
+    """The first line of what an exception says: TensorFlow's and tarfile's go on with what helps nobody."""
+    lines = str(getattr(error, "message", None) or error).strip().splitlines()
+    return lines[0].rstrip(":") if lines else type(error).__name__
 
 
 @contextmanager
@@ -58,7 +67,7 @@ def open_checkpoint(path):
     A directory is read through its `checkpoint` file (so a run directory gives its last checkpoint), or by the only
     checkpoint in it.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
         with tempfile.TemporaryDirectory() as folder:
             yield Checkpoint(path, _unpack(path, Path(folder)))
@@ -68,13 +77,12 @@ def open_checkpoint(path):
 
 def find_prefix(path):
     """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         return _prefix_in(path)
     if path.suffix in OTHER_FORMATS:
         raise CheckpointError(f"{path}: {path.suffix} files are no TensorFlow checkpoints; give slim's .ckpt")
-    text = str(path)
-    prefix = Path(text.removesuffix(".index").removesuffix(".meta").split(".data-0")[0])
+    prefix = Path(_V2_FILE.sub("", str(path)))
     index = Path(f"{prefix}.index")
     shards = list(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*")) if prefix.parent.is_dir() else []
     if index.is_file():
@@ -106,18 +114,20 @@ def _prefix_in(folder):
 
     try:
         state = tf.train.get_checkpoint_state(str(folder))
-    except tf.errors.OpError as error:
-        raise CheckpointError(f"{folder / 'checkpoint'}: cannot be read ({error.message})") from error
+    except (tf.errors.OpError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'checkpoint'}: cannot be read ({_cause(error)})") from error
     if state and state.model_checkpoint_path:
         named = Path(state.model_checkpoint_path)
         # The file may name the place the directory once had; what counts is what lies beside it now.
-        return find_prefix(named if Path(f"{named}.index").is_file() else folder / named.name)
+        beside = folder / named.name
+        there = [place for place in (beside, named) if place.is_file() or Path(f"{place}.index").is_file()]
+        return find_prefix(there[0] if there else beside)
     found = sorted(_checkpoints_in(folder))
     if len(found) == 1:
         return find_prefix(found[0])
     if found:
         names = ", ".join(p.name for p in found[:8])
-        raise CheckpointError(f"{folder}: several checkpoints and no `checkpoint` file; name one of {names}")
+        raise CheckpointError(f"{folder}: several checkpoints and no readable `checkpoint` file; name one of {names}")
     raise CheckpointError(f"{folder}: no checkpoint in this directory (no `checkpoint` file, no .index, no .ckpt)")
 
 
@@ -126,15 +136,18 @@ def _unpack(archive, folder):
         raise CheckpointError(f"{archive}: no such file")
     try:
         with tarfile.open(archive) as tar:
-            wanted = [m for m in tar.getmembers() if m.isfile() and (".ckpt" in m.name or m.name.endswith(".index"))]
+            wanted = [m for m in tar.getmembers() if m.isfile() and (".ckpt" in m.name or _V2_FILE.search(m.name))]
             tar.extractall(folder, wanted, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise CheckpointError(f"{archive}: cannot be unpacked ({error}); download it again") from error
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise CheckpointError(f"{archive}: cannot be unpacked ({_cause(error)}); download it again") from error
     found = sorted({p for directory in (folder, *folder.rglob("*/")) for p in _checkpoints_in(directory)})
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise CheckpointError(f"{archive}: holds {len(found)} checkpoints ({names}), where one is expected")
-    return found[0]
+    try:
+        return find_prefix(found[0])
+    except CheckpointError as error:
+        raise CheckpointError(f"{archive}: in it, {str(error).replace(f'{folder}/', '')}") from error
 
 
 def write_checkpoint(prefix, tensors):
@@ -165,8 +178,7 @@ def write_checkpoint(prefix, tensors):
         for file in written:
             os.replace(file, prefix.parent / file.name)
     except (OSError, tf.errors.OpError) as error:
-        cause = getattr(error, "message", None) or error
-        raise CheckpointError(f"{prefix}: cannot be written ({cause}); nothing saved before is lost") from error
+        raise CheckpointError(f"{prefix}: cannot be written ({_cause(error)}); nothing saved before is lost") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

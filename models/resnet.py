@@ -1,7 +1,7 @@
 """ResNet v2 and v1 with the variable names, the strides and the numbers of TF-Slim's `nets/resnet_v2.py` and `_v1.py`.
 
-What differs from torchvision's ResNet, because slim's checkpoints were trained so: the stride sits in the last unit of a
-block, not in the first; `conv2d_same` pads by hand; pool1 pads as SAME; the convolutions without batch norm have biases.
+What differs from torchvision's ResNet, because slim's checkpoints were trained so: the stride sits in the last unit of
+a block, not in the first; `conv2d_same` pads by hand; pool1 pads as SAME; convolutions without batch norm have biases.
 
 He et al., "Identity Mappings in Deep Residual Networks" (v2, https://arxiv.org/abs/1603.05027) and "Deep Residual
 Learning for Image Recognition" (v1, https://arxiv.org/abs/1512.03385).

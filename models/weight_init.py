@@ -24,11 +24,11 @@ CLASSES = (LOADED, MISSING, UNUSED, MISMATCH, EXCLUDED, BOOKKEEPING)
 
 AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(
-    r"/(Momentum|RMSProp|RMSProp_\d+|Adam|Adam_\d+|AdamW?|Adagrad|AdagradDA|Adadelta|Adadelta_\d+|Ftrl|Ftrl_\d+|"
-    r"LARSOptimizer|ExponentialMovingAverage|(?:biased|local_step))$"
+    r"/((?:Momentum|RMSProp|AdamW?|Adagrad|AdagradDA|Adadelta|Ftrl|LARSOptimizer)(?:_\d+)?|"
+    r"ExponentialMovingAverage|biased|local_step)$"
 )
 _COUNTER = re.compile(
-    r"(?:^|/)(global_step|beta1_power|beta2_power|mean_rgb|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)$"
+    r"(?:^|/)(global_step|beta[12]_power(?:_\d+)?|mean_rgb|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)$"
 )
 
 
@@ -302,7 +302,7 @@ def _size(shape):
 
 def _natural(text):
     """A sorting key by which unit_2 stands before unit_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def named_variables(model):
@@ -344,7 +344,9 @@ def model_guided_init(model, checkpoint, include=(), exclude=(), rename=None, st
 
 def _init(guide, model, path, include, exclude, rename, strict, ema, apply):
     variables = named_variables(model)
-    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename or {}, ema)
+    if not callable(rename):
+        rename = {old.strip("/"): new.strip("/") for old, new in (rename or {}).items()}
+    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename, ema)
     plan = {"checkpoint": checkpoint_guided_plan, "model": model_guided_plan}[guide]
     with open_checkpoint(path) as checkpoint:
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)

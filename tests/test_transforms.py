@@ -54,15 +54,15 @@ def test_crop_equals_resizing_everything_and_then_cropping(scale, flip):
     assert np.abs(out.astype(int) - expected).max() < 16
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.61, 0.8, 1.3, 1.9])
+@pytest.mark.parametrize("scale", [0.61, 0.8, 1.3, 1.9])
 def test_image_and_mask_stay_aligned(scale):
-    columns = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
-    image, mask = np.repeat(columns[..., None], 3, axis=2), columns
-    out, out_mask = random_scale_crop_flip(image, mask, Scripted(scale, (0, 0), False), 64, MEAN)
-    inside = out_mask != 255
-    offset = (out[..., 0].astype(float) - out_mask)[inside]
-    assert abs(offset.mean()) < 0.06  # a corner-based nearest would be off by (1 / scale - 1) / 2
-    assert np.abs(offset).max() <= 1
+    columns = np.tile(np.arange(32, dtype=np.uint8), (32, 1))
+    image = np.repeat(8 * columns[..., None], 3, axis=2)
+    out, mask = random_scale_crop_flip(image, columns, Scripted(scale, (0, 0), False), 64, MEAN)
+    inside = mask != 255
+    offset = out[..., 0][inside] / 8 - mask[inside]
+    assert abs(offset.mean()) < 0.1  # OpenCV's plain nearest neighbour is off by a quarter of a pixel and more
+    assert np.abs(offset).max() <= 0.625  # half a pixel, and the rounding of the image's values
 
 
 def test_small_image_is_padded_at_bottom_and_right():
@@ -83,15 +83,14 @@ def test_small_image_is_scaled_before_it_is_padded():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    height=st.integers(1, 70),
-    width=st.integers(1, 70),
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     crop=st.integers(1, 70),
     seed=st.integers(0, 2**32),
     low=st.floats(0.1, 1),
     factor=st.floats(1, 8),
 )
-def test_any_size_gives_a_whole_crop_from_its_seed(height, width, crop, seed, low, factor):
-    image, mask = picture(height, width)
+def test_any_size_gives_a_whole_crop_from_its_seed(shape, crop, seed, low, factor):
+    image, mask = picture(*shape)
     results = [
         random_scale_crop_flip(image, mask, np.random.default_rng(seed), crop, MEAN, scale_range=(low, low * factor))
         for _ in range(2)

@@ -1,0 +1,54 @@
+"""Which model a script is to build: told by flags, by a run's configuration, or by the checkpoint's names alone."""
+
+from errors import UserError
+from models.checkpoint import CheckpointError, open_checkpoint
+from models.deeplab_v3 import BACKBONES, deeplab_v3
+from models.identify import canonical_scope, identify
+from models.weight_init import rename_scope
+
+
+def checkpoint_identity(path, rename=None):
+    """→ models.identify.Identity of a checkpoint, its names renamed first."""
+    with open_checkpoint(path) as checkpoint:
+        shapes = {rename_scope(name, rename or {}): shape for name, shape in checkpoint.shapes.items()}
+    try:
+        return identify(shapes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def resolve_backbone(name, path, rename=None):
+    """The backbone asked for by `name`, or else the one in the checkpoint `path` (None: from scratch).
+
+    → (name, depth multiplier, Identity or None). Raises UserError where the two contradict each other, or neither
+    says anything.
+    """
+    if name is not None and name not in BACKBONES:
+        raise UserError(f"--model {name}: unknown; there are {', '.join(BACKBONES)}")
+    if path is None:
+        if name is None:
+            raise UserError("--ckpt none tells no model: name one with --model")
+        return name, 1.0, None
+    identity = checkpoint_identity(path, rename)
+    if name is not None and name != identity.backbone:
+        raise UserError(f"{path}: holds {identity}, not the {name} that --model asks for")
+    scope = canonical_scope(identity.backbone)
+    if identity.scope != scope:
+        raise UserError(
+            f"{path}: holds {identity}; its variables are {identity.scope}/…, the model's {scope}/…: "
+            f"add --rename {identity.scope}={scope}"
+        )
+    return identity.backbone, identity.depth_multiplier, identity
+
+
+def build_segmenter(config, batch_norm_decay=0.997):
+    """DeepLab v3 from its configuration: a dict of the keyword arguments of `deeplab_v3`."""
+    return deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
+
+
+def build_classifier(config, batch_norm_decay=0.997):
+    """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier"}."""
+    options = {"num_classes": config["num_classes"], "batch_norm_decay": batch_norm_decay}
+    if config["backbone"] == "mobilenet_v2":
+        options["depth_multiplier"] = config["depth_multiplier"]
+    return BACKBONES[config["backbone"]](**options)

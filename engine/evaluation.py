@@ -1,0 +1,93 @@
+"""A model on a whole data set: whole images, padded and never resized, into one confusion matrix."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from data.images import image_size
+from data.pipeline import evaluation_batches, original_errors
+from data.transforms import pad_to
+from engine.device import use_xla
+
+IGNORE_LABEL = 255
+
+
+class Segmenter(keras.Model):
+    """Wraps a segmentation model for inference: images in, int32 label maps (N, H, W) out."""
+
+    def __init__(self, model):
+        super().__init__(name="segmenter")
+        self.model = model
+        self.built = True
+        self.compile(jit_compile=use_xla())
+
+    def call(self, images):
+        return ops.argmax(self.model(images, training=False), axis=-1)
+
+
+class ConfusionCounter(Segmenter):
+    """Images and labels in, their confusion matrix (classes, classes) out, counted on the device."""
+
+    def call(self, inputs):
+        images, labels = inputs
+        classes = self.model.num_classes
+        cells = ops.where(labels == IGNORE_LABEL, classes**2, labels * classes + super().call(images))
+        counts = ops.bincount(ops.reshape(cells, (-1,)), minlength=classes**2 + 1)
+        return ops.reshape(counts[: classes**2], (classes, classes))
+
+
+def padded_size(height, width, crop_size=513, stride=16):
+    """What an image of this size is padded to: `crop_size` square where it fits, else each side that does not to the
+    next multiple of the stride plus one. → (height, width), pixels."""
+    return (
+        tuple(side if side <= crop_size else stride * -(-(side - 1) // stride) + 1 for side in (height, width))
+        if (max(height, width) > crop_size)
+        else (crop_size, crop_size)
+    )
+
+
+def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress=None, counter=None):
+    """→ int64 confusion matrix (classes, classes) of a segmentation model over a data set of (image, mask).
+
+    Args:
+        progress: called with the number of images after each batch.
+        counter: a ConfusionCounter of the model, kept by who evaluates often, so that it is compiled once.
+    """
+    counter = counter or ConfusionCounter(model)
+    preprocess = model.preprocessing
+    total = np.zeros((model.num_classes, model.num_classes), np.int64)
+    for size, indices in _by_size(dataset, crop_size).items():
+
+        def pad(image, mask, size=size):
+            return pad_to(image.astype(np.float32), mask, *size, preprocess.mean)
+
+        batches = evaluation_batches(
+            Subset(dataset, indices), pad, batch_size=batch_size, workers=workers, preprocess=preprocess
+        )
+        with original_errors():
+            for images, labels in batches:
+                total += np.asarray(counter.predict_on_batch((images, labels)), np.int64)
+                if progress:
+                    progress(int(images.shape[0]))
+    return total
+
+
+class Subset:
+    """Some of a data set's samples, as a data set."""
+
+    def __init__(self, dataset, indices):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.dataset[self.indices[index]]
+
+
+def _by_size(dataset, crop_size):
+    """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
+    groups = {}
+    for index, path in enumerate(dataset.image_paths):
+        groups.setdefault(padded_size(*image_size(path), crop_size), []).append(index)
+    return groups

@@ -1,0 +1,197 @@
+"""A run's directory: configuration, log, checkpoints; opened again, it is the run continued.
+
+config.json         what the run was started with, and the model it was resolved to
+coverage.json       the report of the initialization
+log.csv             one row a logged step
+model.ckpt-N        the last checkpoints, under slim's names, with Momentum slots and global_step
+best/model.ckpt-N   the best by the validation score
+tensorboard/        events
+"""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+from errors import UserError
+from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
+from models.weight_init import model_guided_init, save_checkpoint
+
+
+class RunError(UserError, ValueError):
+    """A run directory that cannot be used as asked."""
+
+
+class RunDirectory:
+    """`path` as the place of a run with these `arguments` (a dict that JSON can hold), new or to be continued.
+
+    Nothing is written before `open`. Raises RunError when the directory holds something else, or another run with
+    other arguments (those in `free` may differ).
+    """
+
+    def __init__(self, path, arguments, free=()):
+        self.path = Path(path)
+        self.best = self.path / "best"
+        self._config = self.path / "config.json"
+        self._log = self.path / "log.csv"
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file, not a run directory")
+        others = [p.name for p in self.path.iterdir() if p.name != "run.lock"] if self.path.exists() else []
+        arguments = json.loads(json.dumps(arguments))
+        if self._config.is_file():
+            self._compare(arguments, free)
+        elif others:
+            raise RunError(f"{self.path}: not empty and no run of ours (no config.json); name another --run-dir")
+        self.arguments = arguments
+
+    def open(self):
+        """Makes the directory and keeps every other process from training in it until this one ends."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / "run.lock", "w")  # noqa: SIM115 - held until the process ends
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{self.path}: in use by another process that trains there") from error
+
+    def _compare(self, arguments, free):
+        before = self.config()["arguments"]
+        changed = [
+            f"{key}: {before.get(key)!r} → {arguments.get(key)!r}"
+            for key in sorted({*before, *arguments} - set(free))
+            if before.get(key) != arguments.get(key)
+        ]
+        if changed:
+            raise RunError(
+                f"{self.path}: holds a run that was started otherwise ({'; '.join(changed)}). Repeat its command to "
+                f"continue it, or name another --run-dir; --ckpt {self.path} starts from its weights."
+            )
+
+    def config(self):
+        """What config.json holds."""
+        return read_config(self.path)
+
+    def start(self, model_config, report=None):
+        """Writes down what the run is, before its first step."""
+        if report is not None:
+            self.write("coverage.json", report.to_json())
+        self.write("config.json", json.dumps({"arguments": self.arguments, "model": model_config}, indent=1))
+
+    def write(self, name, text):
+        """Writes a text file of the run beside and renames it."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text)
+        os.replace(partial, self.path / name)
+
+    # Checkpoints
+
+    def last_step(self):
+        """The step of the last checkpoint; 0 without one."""
+        return _step(find_prefix(self.path)) if (self.path / "checkpoint").is_file() else 0
+
+    def restore(self, model, optimizer):
+        """Puts the last checkpoint into model and optimizer, whole; returns its step."""
+        model_guided_init(model, self.path, strict=True)
+        with open_checkpoint(self.path) as checkpoint:
+            step = int(checkpoint.read("global_step"))
+            for name, slot in optimizer.slots(_names(model)).items():
+                slot.assign(checkpoint.read(f"{name}/Momentum"))
+        optimizer.iterations.assign(step)
+        return step
+
+    def save(self, model, optimizer, step, keep):
+        """Saves model.ckpt-<step> with everything a resumed run needs, and drops all but the last `keep`."""
+        slots = {"Momentum": optimizer.slots(_names(model))}
+        self._save(self.path, keep, model, step, slots)
+
+    def save_best(self, model, step):
+        """Saves the model alone as the best so far."""
+        self._save(self.best, 1, model, step, None)
+
+    def _save(self, folder, keep, model, step, slots):
+        save_checkpoint(model, folder / f"model.ckpt-{step}", slots=slots, global_step=step)
+        steps = sorted({_step(p.with_suffix("")) for p in folder.glob("model.ckpt-*.index")})
+        steps = [s for s in steps if s <= step]  # a later one is left of a best that a resumed run has not met again
+        kept = steps[-keep:]
+        _point_to(folder, kept)
+        for old in set(steps) - set(kept):
+            # The index first: without it, what is left is no checkpoint.
+            for file in sorted(folder.glob(f"model.ckpt-{old}.*"), key=lambda p: p.suffix != ".index"):
+                file.unlink()
+
+    # Log
+
+    def log_rows(self):
+        """[{column: text}] of log.csv, whole rows only."""
+        if not self._log.is_file():
+            return []
+        text = self._log.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a line
+        return list(csv.DictReader(io.StringIO(whole)))
+
+    def cut_log(self, step):
+        """Drops the rows behind `step`: they are about to be trained again."""
+        rows = [row for row in self.log_rows() if int(row["step"]) <= step]
+        if rows or self._log.is_file():
+            stream = io.StringIO()
+            if rows:
+                writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+            self.write("log.csv", stream.getvalue())
+
+    def log(self, row):
+        """Appends a row {column: value}; every row has the same columns."""
+        try:
+            with open(self._log, "a", newline="") as stream:
+                writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")
+                if not stream.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise RunError(f"{self._log}: cannot be written ({error.strerror}); the checkpoints are whole") from error
+
+
+def read_config(folder):
+    """{"arguments": …, "model": …} of the run in `folder`; RunError when it cannot be read."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        return {"arguments": config["arguments"], "model": config["model"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read as a run's configuration ({error})") from error
+
+
+def run_of(checkpoint):
+    """The run directory that the checkpoint a user named lies in, or None."""
+    path = Path(checkpoint)
+    for folder in (path, *list(path.parents)[:2]):
+        if (folder / "config.json").is_file() and (folder / "run.lock").is_file():
+            return folder
+    return None
+
+
+def _names(model):
+    prefix = model.variable_prefix
+    return {variable.path: variable.path.removeprefix(prefix) for variable in model.weights}
+
+
+def _step(prefix):
+    match = re.search(r"-(\d+)$", Path(prefix).name)
+    if not match:
+        raise CheckpointError(f"{prefix}: not a run's checkpoint (model.ckpt-N)")
+    return int(match.group(1))
+
+
+def _point_to(folder, steps):
+    """Rewrites TensorFlow's `checkpoint` file, with relative names so that the directory can be moved."""
+    names = [f"model.ckpt-{step}" for step in steps]
+    lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
+    partial = folder / ".checkpoint.partial"
+    partial.write_text("\n".join(lines) + "\n")
+    os.replace(partial, folder / "checkpoint")

@@ -1,0 +1,54 @@
+"""What learns and what stays: scopes of variables, and batch norm with its moving statistics."""
+
+from models.layers import BatchNorm
+from models.scopes import check_scopes, clean_scopes, first_match
+from models.weight_init import named_variables
+
+
+def freeze(model, scopes):
+    """Variables in `scopes` (whole path segments) stay as they are, moving statistics included."""
+    names = list(named_variables(model))
+    scopes = clean_scopes(scopes)
+    check_scopes(scopes, names, "freeze scope")
+    _freeze_names(model, {name for name in names if first_match(name, scopes)})
+
+
+def train_only(model, scopes):
+    """Everything outside `scopes` stays as it is, moving statistics included."""
+    names = list(named_variables(model))
+    scopes = clean_scopes(scopes)
+    check_scopes(scopes, names, "train-only scope")
+    _freeze_names(model, {name for name in names if not first_match(name, scopes)})
+
+
+def freeze_batch_norm(model, statistics_only=False):
+    """Every batch norm keeps its moving statistics and uses them in training; gamma and beta stay too, or learn on."""
+    for norm in batch_norms(model):
+        norm.statistics_frozen = True
+        if not statistics_only:
+            norm.gamma.trainable = norm.beta.trainable = False
+
+
+def batch_norms(model):
+    """All BatchNorm layers of a model."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
+
+
+def learning_names(model):
+    """Names of the variables that training may change: trainable ones, and moving statistics that are live."""
+    names = {id(variable): name for name, variable in named_variables(model).items()}
+    learning = {names[id(variable)] for variable in model.trainable_variables}
+    for norm in batch_norms(model):
+        if norm.trainable and not norm.statistics_frozen:
+            learning |= {names[id(norm.moving_mean)], names[id(norm.moving_variance)]}
+    return learning
+
+
+def _freeze_names(model, frozen):
+    variables = named_variables(model)
+    for name in frozen:
+        variables[name].trainable = False
+    stopped = {id(variables[name]) for name in frozen}
+    for norm in batch_norms(model):
+        if id(norm.moving_mean) in stopped or id(norm.moving_variance) in stopped:
+            norm.statistics_frozen = True

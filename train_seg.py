@@ -1,0 +1,142 @@
+"""Fine-tunes DeepLab v3 from a slim checkpoint on images in the PASCAL VOC layout.
+
+python train_seg.py --ckpt resnet_v2_50.ckpt --data VOC2012
+"""
+
+import argparse
+
+from engine import cli
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--ckpt", required=True, help="checkpoint, .tar.gz, directory or run to start from; none: scratch"
+    )
+    parser.add_argument("--data", required=True, help="folder in the VOC layout")
+    parser.add_argument("--train-set", default="trainaug", help="image set to train on [%(default)s]")
+    parser.add_argument("--val-set", default="val", help="image set to evaluate on [%(default)s]")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="backbone, e.g. resnet_v2_50 [told from the checkpoint]")
+    model.add_argument("--output-stride", type=int, choices=(8, 16, 32), default=16, help="[%(default)s]")
+    model.add_argument("--multi-grid", type=cli.int_list, help="dilations of block4's units [1,2,4]")
+    model.add_argument(
+        "--features",
+        choices=("postnorm", "block4"),
+        default="postnorm",
+        help="what the head is fed: `block4` is the raw sum, as peers' checkpoints on slim's v2 have it [%(default)s]",
+    )
+    model.add_argument(
+        "--upsampling", choices=("align-corners", "half-pixel"), default="align-corners", help="[%(default)s]"
+    )
+    model.add_argument("--crop-size", type=cli.positive_int, default=513, help="pixels [%(default)s]")
+
+    model.add_argument(
+        "--eval-size",
+        type=cli.positive_int,
+        default=513,
+        help="validation images are padded to this square [%(default)s]",
+    )
+
+    cli.add_restore_arguments(parser).add_argument(
+        "--allow-missing",
+        type=cli.scope_list,
+        default=(),
+        metavar="SCOPE,…",
+        help="backbone scopes that may be missing in the checkpoint; any other that is stops the start",
+    )
+    cli.add_training_arguments(
+        parser, steps=30_000, batch_size=16, learning_rate=0.007, weight_decay=1e-4, run_dir="runs/seg"
+    )
+    return parser.parse_args(argv)
+
+
+def model_config(args, num_classes, checkpoint):
+    """The keyword arguments of `deeplab_v3`, from the flags and what the checkpoint says of its model."""
+    from engine.build import resolve_backbone
+
+    backbone, depth_multiplier, identity = resolve_backbone(args.model, checkpoint, cli.renames(args.rename))
+    return {
+        "backbone": backbone,
+        "num_classes": num_classes,
+        "output_stride": args.output_stride,
+        "multi_grid": args.multi_grid,
+        "depth_multiplier": depth_multiplier,
+        "atrous_rates": () if identity and identity.segments and not identity.atrous else None,
+        "features": args.features,
+        "align_corners": args.upsampling == "align-corners",
+    }
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    import keras
+
+    from data.pipeline import training_batches
+    from data.transforms import random_scale_crop_flip
+    from data.voc import VOCSegmentation
+    from engine.build import build_segmenter
+    from engine.device import set_precision
+    from engine.evaluation import ConfusionCounter, evaluate
+    from engine.initialization import choose_what_learns, initialize, restored_names, scope_table
+    from engine.metrics import SCORES, scores
+    from engine.run_directory import RunDirectory
+    from engine.training import batch_norm_decay, prepare, segmentation_loss, train
+
+    train_set = VOCSegmentation(args.data, args.train_set)
+    val_set = VOCSegmentation(args.data, args.val_set)
+    checkpoint = None if args.ckpt == "none" else args.ckpt
+    run = None if args.dry_run else RunDirectory(args.run_dir, vars(args), free=cli.FREE_ARGUMENTS)
+    resumes = run is not None and run.last_step() > 0
+
+    keras.utils.set_random_seed(args.seed)
+    set_precision(args.precision)
+    config = run.config()["model"] if resumes else model_config(args, train_set.num_classes, checkpoint)
+    model = build_segmenter(config, args.bn_decay or batch_norm_decay(args.steps))
+    report = None
+    if checkpoint and not resumes:
+        report = initialize(
+            model,
+            checkpoint,
+            include=args.include,
+            exclude=args.exclude,
+            rename=cli.renames(args.rename),
+            ema=args.ema,
+            allow_missing=args.allow_missing,
+        )
+    choose_what_learns(model, frozen=args.freeze, only=args.train_only, freeze_bn=args.freeze_bn)
+    if not resumes:
+        print(scope_table(model, restored_names(report)), flush=True)
+    if args.dry_run:
+        return
+    run.open()
+    if not resumes:
+        run.start(config, report)
+
+    def augment(image, mask, rng):
+        return random_scale_crop_flip(image, mask, rng, args.crop_size, model.preprocessing.mean)
+
+    def batches(start_step, stop_step):
+        return training_batches(
+            train_set,
+            augment,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            start_step=start_step,
+            stop_step=stop_step,
+            workers=args.workers,
+            preprocess=model.preprocessing,
+        )
+
+    counter = ConfusionCounter(model)
+
+    def validate():
+        return scores(evaluate(model, val_set, crop_size=args.eval_size, workers=args.workers, counter=counter))
+
+    prepare(model, args, segmentation_loss())
+    train(model, run, args, batches, evaluate=validate, score_names=SCORES)
+
+
+if __name__ == "__main__":
+    cli.run(main)
