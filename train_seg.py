@@ -112,7 +112,7 @@ def main(argv=None):
         return
     run.open()
     if not resumes:
-        run.start(config, report)
+        run.start(config, train_set.class_names, report)
 
     def augment(image, mask, rng):
         return random_scale_crop_flip(image, mask, rng, args.crop_size, model.preprocessing.mean)

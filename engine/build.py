@@ -1,10 +1,11 @@
 """Which model a script is to build: told by flags, by a run's configuration, or by the checkpoint's names alone."""
 
+from engine.run_directory import read_config, run_of
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, deeplab_v3
 from models.identify import canonical_scope, identify
-from models.weight_init import rename_scope
+from models.weight_init import MISMATCH, MISSING, checkpoint_guided_init, rename_scope
 
 
 def checkpoint_identity(path, rename=None):
@@ -39,6 +40,42 @@ def resolve_backbone(name, path, rename=None):
             f"add --rename {identity.scope}={scope}"
         )
     return identity.backbone, identity.depth_multiplier, identity
+
+
+def segmenter_of(checkpoint, rename=None, **overrides):
+    """The configuration of the DeepLab v3 that a checkpoint was saved from: its run's, or else told from its names.
+
+    `overrides` that are not None replace what is told. Raises UserError when the checkpoint holds no DeepLab v3.
+    """
+    run = run_of(checkpoint)
+    if run is not None:
+        config = read_config(run)["model"]
+        if "output_stride" not in config:
+            raise UserError(f"{checkpoint}: this run trained a classifier, not a segmentation model")
+    else:
+        backbone, depth_multiplier, identity = resolve_backbone(None, checkpoint, rename)
+        if not identity.segments:
+            raise UserError(f"{checkpoint}: holds {identity}; no segmentation head (logits/semantic) is in it")
+        config = {
+            "backbone": backbone,
+            "num_classes": identity.num_classes,
+            "depth_multiplier": depth_multiplier,
+            "atrous_rates": None if identity.atrous else (),
+        }
+    return config | {key: value for key, value in overrides.items() if value is not None}
+
+
+def load_segmenter(checkpoint, config, rename=None, ema=False):
+    """Builds the model of `config` and loads the whole of it from `checkpoint`. → (model, Report)
+
+    Raises CheckpointError when one of its variables is not in the checkpoint.
+    """
+    model = build_segmenter(config)
+    report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema)
+    absent = report.of(MISSING) + report.of(MISMATCH)
+    if absent:
+        raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")
+    return model, report
 
 
 def build_segmenter(config, batch_norm_decay=0.997):

@@ -40,3 +40,29 @@ def scores(matrix):
         "mean_accuracy": float((np.diag(matrix)[present] / support[present]).mean()),
         "fwiou": float((support[present] * iou[present]).sum() / total),
     }
+
+
+def scores_by_class(matrix, class_names):
+    """`scores` and {"iou": {class: fraction, or None where the class is in neither labels nor predictions}}."""
+    iou = {name: None if np.isnan(v) else float(v) for name, v in zip(class_names, class_iou(matrix), strict=True)}
+    return {**scores(matrix), "iou": iou}
+
+
+def score_table(matrix, class_names):
+    """The scores as text: a line a class (IoU in percent, pixels labelled so), then the means."""
+    result = scores_by_class(matrix, class_names)
+    pixels = np.asarray(matrix).sum(1)
+    width = max(len(name) for name in (*class_names, "mIoU, classes in the labels"))
+    lines = [f"{'class':<{width}}  IoU [%]        pixels"]
+    for name, count in zip(class_names, pixels, strict=True):
+        iou = result["iou"][name]
+        lines.append(f"{name:<{width}}  {'-' if iou is None else f'{100 * iou:.1f}':>7}  {count:>12,}")
+    means = {
+        "mIoU": "miou",
+        "mIoU, classes in the labels": "miou_present",
+        "pixel accuracy": "pixel_accuracy",
+        "mean accuracy": "mean_accuracy",
+        "frequency-weighted IoU": "fwiou",
+    }
+    lines += [f"{label:<{width}}  {100 * result[key]:>7.2f}" for label, key in means.items()]
+    return "\n".join(lines)

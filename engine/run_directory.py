@@ -76,11 +76,12 @@ class RunDirectory:
         """What config.json holds."""
         return read_config(self.path)
 
-    def start(self, model_config, report=None):
+    def start(self, model_config, class_names, report=None):
         """Writes down what the run is, before its first step."""
         if report is not None:
             self.write("coverage.json", report.to_json())
-        self.write("config.json", json.dumps({"arguments": self.arguments, "model": model_config}, indent=1))
+        config = {"arguments": self.arguments, "model": model_config, "classes": list(class_names)}
+        self.write("config.json", json.dumps(config, indent=1))
 
     def write(self, name, text):
         """Writes a text file of the run beside and renames it."""
@@ -158,11 +159,11 @@ class RunDirectory:
 
 
 def read_config(folder):
-    """{"arguments": …, "model": …} of the run in `folder`; RunError when it cannot be read."""
+    """{"arguments": …, "model": …, "classes": …} of the run in `folder`; RunError when it cannot be read."""
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
-        return {"arguments": config["arguments"], "model": config["model"]}
+        return {key: config[key] for key in ("arguments", "model", "classes")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read as a run's configuration ({error})") from error
 

@@ -17,6 +17,8 @@ from errors import UserError
 _V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
 
+OBJECT_BASED = "an object-based TF 2 checkpoint (tf.train.Checkpoint); slim's are name-based"
+
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint that is missing, damaged, ambiguous, or does not hold what was asked of it."""
@@ -58,6 +60,11 @@ def _cause(error):
     """The first line of what an exception says: TensorFlow's and tarfile's go on with what helps nobody."""
     lines = str(getattr(error, "message", None) or error).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__
+
+
+def is_object_based(names):
+    """Whether the names are those that tf.train.Checkpoint gives: paths of Python attributes, not variable names."""
+    return any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from models.checkpoint import CheckpointError
+from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
 
 # Units in blocks 1, 2, 3: block4 has 3 in all but the 18-layer net, and is what broken checkpoints lack.
 _DEPTHS = {
@@ -56,8 +56,7 @@ def identify(shapes):
     scopes = _resnets(shapes) | _mobilenets(shapes)
     if not scopes:
         first = ", ".join(list(shapes)[:3])
-        object_based = any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in shapes)
-        hint = " It is an object-based TF 2 checkpoint; slim's are name-based." if object_based else ""
+        hint = f" It is {OBJECT_BASED}." if is_object_based(shapes) else ""
         raise CheckpointError(
             f"no ResNet v1, v2 or MobileNet v2 of slim's in this checkpoint (it has {first} …).{hint}"
         )
@@ -99,6 +98,8 @@ def _resnets(shapes):
             found[scope] = matching[0], 1.0
         else:
             counts = ", ".join(f"block{block}: {count}" for block, count in sorted(blocks.items()))
+            if matching:
+                raise CheckpointError(f"{scope}: could be {' or '.join(matching)} ({counts}); name the model")
             raise CheckpointError(f"{scope}: units of {kinds[scope]} as no known depth has them ({counts})")
     return found
 

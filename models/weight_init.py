@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
+from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based, open_checkpoint, write_checkpoint
 from models.scopes import check_scopes, clean_scopes, first_match, within
 
 LOADED = "loaded"
@@ -352,6 +352,8 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply):
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
         backbone_scope, head_scopes = getattr(model, "backbone_scope", None), getattr(model, "head_scopes", ())
         report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide)
+        if is_object_based(checkpoint.shapes) and not report.of(LOADED):
+            raise CheckpointError(f"{checkpoint.path}: {OBJECT_BASED}")
         if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
             raise CheckpointError(f"strict: the checkpoint and the model do not match\n{report}")
         if apply:

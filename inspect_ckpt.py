@@ -1,0 +1,96 @@
+"""Shows what is in a TensorFlow checkpoint, which model it is of, what that model would get from it; or compares two.
+
+python inspect_ckpt.py resnet_v2_50.ckpt                    variables by scope, the model, the coverage
+python inspect_ckpt.py resnet_v2_50.ckpt --list --stats     variables with mean, std, min, max; NaN and Inf
+python inspect_ckpt.py a.ckpt --against b.ckpt              name by name, bit by bit
+
+Exit code: 0; with --against 0 when both are equal and 1 when they differ; 2 when something could not be read.
+"""
+
+import argparse
+import json
+
+from engine import cli
+from errors import UserError
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ckpt", metavar="CKPT", help="V2 prefix, V1 file, .tar.gz, directory or run")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--against", metavar="OTHER", help="compare with this checkpoint, and do nothing else")
+    what.add_argument("--list", action="store_true", help="list the variables, and do nothing else: no model is built")
+    what.add_argument(
+        "--model", metavar="NAME", help="show the coverage of resnet_v2_50, deeplab_v3/resnet_v2_50 … [told from names]"
+    )
+    parser.add_argument("--num-classes", type=cli.positive_int, help="of the model's head [told from the checkpoint]")
+    parser.add_argument("--stats", action="store_true", help="mean, std, min, max of all variables; says NaN and Inf")
+    parser.add_argument(
+        "--rename",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="the checkpoint's scope OLD is the model's, or OTHER's, scope NEW, e.g. slim_resnet=resnet_v2_50",
+    )
+    parser.add_argument("--ema", action="store_true", help="cover from the moving averages where there are any")
+    parser.add_argument("--verbose", action="store_true", help="every variable on a line of its own")
+    parser.add_argument("--json", metavar="FILE", help="write all of it to this file too")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    rename = cli.renames(args.rename)
+
+    from engine import inspection
+    from models.checkpoint import open_checkpoint
+
+    with open_checkpoint(args.ckpt) as checkpoint:
+        if args.against:
+            found, identity, report = [], None, None
+            with open_checkpoint(args.against) as other:
+                comparison = inspection.compare(checkpoint, other, rename)
+            print(comparison.text(args.verbose))
+        else:
+            comparison = None
+            found = inspection.variables(checkpoint, args.stats)
+            print(inspection.listing(checkpoint.path, found, args.verbose))
+            identity, report = (None, None) if args.list else show_coverage(args, checkpoint, rename)
+        if args.json:
+            write_json(args.json, inspection.document(checkpoint, found, identity, report, comparison))
+    return 1 if comparison and not comparison.same else 0
+
+
+def show_coverage(args, checkpoint, rename):
+    """Prints which model the checkpoint is of and what it would give to it, or to --model. → (Identity, Report)"""
+    from engine import inspection
+    from models.checkpoint import CheckpointError
+    from models.identify import identify
+    from models.weight_init import rename_scope
+
+    identity = told = None
+    try:
+        told = identity = identify({rename_scope(name, rename): shape for name, shape in checkpoint.shapes.items()})
+        print(f"model: {told}")
+    except CheckpointError as error:
+        print(f"model: not told by the names: {error}")
+    if args.model:
+        identity = inspection.named_identity(args.model, told, args.num_classes)
+    if identity is None:
+        return None, None
+    report = inspection.coverage(checkpoint, identity, rename, args.ema)
+    print(f"\ncoverage of {identity}, nothing is loaded\n{report.text(args.verbose)}")
+    return identity, report
+
+
+def write_json(path, document):
+    from data.images import write_whole
+
+    try:
+        write_whole(path, json.dumps(document, indent=1).encode())
+    except OSError as error:
+        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)
