@@ -8,6 +8,7 @@ Exit code: 0; with --against 0 when both are equal and 1 when they differ; 2 whe
 """
 
 import argparse
+import dataclasses
 import json
 
 from engine import cli
@@ -76,6 +77,8 @@ def show_coverage(args, checkpoint, rename):
         print(f"model: not told by the names: {error}")
     if args.model:
         identity = inspection.named_identity(args.model, told, args.num_classes)
+    elif told and args.num_classes:
+        identity = dataclasses.replace(told, num_classes=args.num_classes)
     if identity is None:
         return None, None
     report = inspection.coverage(checkpoint, identity, rename, args.ema)

@@ -71,56 +71,22 @@ def model_config(args, num_classes, checkpoint):
 
 def main(argv=None):
     args = parse_arguments(argv)
-    import keras
-
     from data.pipeline import training_batches
     from data.transforms import random_scale_crop_flip
     from data.voc import VOCSegmentation
     from engine.build import build_segmenter
-    from engine.device import set_precision
     from engine.evaluation import ConfusionCounter, evaluate
-    from engine.initialization import choose_what_learns, initialize, restored_names, scope_table
     from engine.metrics import SCORES, scores
-    from engine.run_directory import RunDirectory
-    from engine.training import batch_norm_decay, prepare, segmentation_loss, train
+    from engine.training import run_training, segmentation_loss
 
     train_set = VOCSegmentation(args.data, args.train_set)
     val_set = VOCSegmentation(args.data, args.val_set)
-    checkpoint = None if args.ckpt == "none" else args.ckpt
-    run = None if args.dry_run else RunDirectory(args.run_dir, vars(args), free=cli.FREE_ARGUMENTS)
-    resumes = run is not None and run.last_step() > 0
 
-    keras.utils.set_random_seed(args.seed)
-    set_precision(args.precision)
-    config = run.config()["model"] if resumes else model_config(args, train_set.num_classes, checkpoint)
-    model = build_segmenter(config, args.bn_decay or batch_norm_decay(args.steps))
-    report = None
-    if checkpoint and not resumes:
-        report = initialize(
-            model,
-            checkpoint,
-            include=args.include,
-            exclude=args.exclude,
-            rename=cli.renames(args.rename),
-            ema=args.ema,
-            allow_missing=args.allow_missing,
-        )
-    choose_what_learns(model, frozen=args.freeze, only=args.train_only, freeze_bn=args.freeze_bn)
-    if not resumes:
-        print(scope_table(model, restored_names(report)), flush=True)
-    if args.dry_run:
-        return
-    run.open()
-    if not resumes:
-        run.start(config, train_set.class_names, report)
-
-    def augment(image, mask, rng):
-        return random_scale_crop_flip(image, mask, rng, args.crop_size, model.preprocessing.mean)
-
-    def batches(start_step, stop_step):
+    def batches(model, start_step, stop_step):
+        mean_pixel = model.preprocessing.mean
         return training_batches(
             train_set,
-            augment,
+            lambda image, mask, rng: random_scale_crop_flip(image, mask, rng, args.crop_size, mean_pixel),
             batch_size=args.batch_size,
             seed=args.seed,
             start_step=start_step,
@@ -129,13 +95,20 @@ def main(argv=None):
             preprocess=model.preprocessing,
         )
 
-    counter = ConfusionCounter(model)
+    def validator(model):
+        counter = ConfusionCounter(model)
+        return lambda: scores(evaluate(model, val_set, crop_size=args.eval_size, workers=args.workers, counter=counter))
 
-    def validate():
-        return scores(evaluate(model, val_set, crop_size=args.eval_size, workers=args.workers, counter=counter))
-
-    prepare(model, args, segmentation_loss())
-    train(model, run, args, batches, evaluate=validate, score_names=SCORES)
+    run_training(
+        args,
+        class_names=train_set.class_names,
+        configure=lambda checkpoint: model_config(args, train_set.num_classes, checkpoint),
+        build=build_segmenter,
+        batches=batches,
+        validator=validator,
+        score_names=SCORES,
+        loss=segmentation_loss(),
+    )
 
 
 if __name__ == "__main__":

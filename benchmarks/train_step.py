@@ -252,6 +252,8 @@ def main(argv=None):
         f"On {hardware()}, Python {platform.python_version()}, commit {git_commit()}. "
         f"Load before the run {load:.1f}; the waiting processes took {idle:.1%} of a core.",
     ]
+    if load > 0.5:
+        lines.append("The machine was busy: not figures to quote. (Spinning OpenMP threads suffer more than others.)")
     if "slim" in workers and args.precision != "float32":
         lines.append("tf_slim's graph ran in float32: it has no mixed precision.")
         seconds.pop("slim")  # from here on it is about the peak of the other precision

@@ -4,8 +4,8 @@
     python -m data.sample ROOT --kind folder   the same shapes for classification, one folder a class
 
 Colour and texture are random for every object, so only the form tells the classes apart; objects are bright and grounds
-dark, so that a small network learns it in a minute or two. Each image
-depends on the seed and its own number alone: drawing again gives the same bytes, drawing more keeps what was there.
+dark, so that a small network learns it in a minute or two. Each image depends on the seed and its own number alone:
+drawing again gives the same bytes, drawing more keeps what was there.
 """
 
 import argparse

@@ -46,6 +46,8 @@ class RunKeeper(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.log_every, self.save_every, self.eval_every, self.keep = log_every, save_every, eval_every, keep
         self.evaluate, self.score_names, self.board = evaluate, score_names, board
+        # Wall clock of the whole run, evaluations included, over its interruptions.
+        self.seconds_before = max((float(row["seconds"]) for row in run.log_rows()), default=0.0)
         self.best = max((float(row[self.score]) for row in run.log_rows() if row.get(self.score)), default=-math.inf)
 
     @property
@@ -54,6 +56,7 @@ class RunKeeper(keras.callbacks.Callback):
         return self.score_names[0] if self.score_names else None
 
     def on_train_begin(self, logs=None):
+        self.began = time.perf_counter()
         self.progress = Progress(self.start_step, self.stop_step)
         self._open_window()
 
@@ -82,7 +85,14 @@ class RunKeeper(keras.callbacks.Callback):
         if evaluates:
             scores = self.evaluate()
             self.progress.note(self.step, scores)
-        row = {"step": self.step, **logs, "learning_rate": learning_rate, "images_per_second": round(rate, 3), **scores}
+        row = {
+            "step": self.step,
+            **logs,
+            "learning_rate": learning_rate,
+            "images_per_second": round(rate, 3),
+            "seconds": round(self.seconds_before + time.perf_counter() - self.began, 1),
+            **scores,
+        }
         self.run.log(row)
         if self.board:
             self.board.scalars(self.step, row)

@@ -115,6 +115,9 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
 
     learns = parser.add_argument_group("what learns")
     scopes = {"type": scope_list, "default": (), "metavar": "SCOPE,…"}
+    learns.add_argument(
+        "--train", choices=("all", "new"), default="all", help="everything, or only what was not restored [%(default)s]"
+    )
     learns.add_argument("--freeze", **scopes, help="these scopes stay as they are, batch norm statistics included")
     learns.add_argument("--train-only", **scopes, help="only these scopes learn")
     learns.add_argument(
@@ -123,6 +126,14 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
         const="all",
         choices=("all", "statistics"),
         help="batch norm keeps its moving statistics (and gamma and beta, unless only `statistics` is asked for)",
+    )
+
+    learns.add_argument(
+        "--restored-lr",
+        type=nonnegative_float,
+        default=1.0,
+        metavar="FACTOR",
+        help="on the learning rate of what was restored [%(default)s]",
     )
 
     run_group = parser.add_argument_group("run")

@@ -91,3 +91,17 @@ def _by_size(dataset, crop_size):
     for index, path in enumerate(dataset.image_paths):
         groups.setdefault(padded_size(*image_size(path), crop_size), []).append(index)
     return groups
+
+
+def evaluate_classifier(model, batches):
+    """→ {"val_accuracy", "val_loss"} of a classifier over batches of (images, labels), as fractions and nats."""
+    right, loss, count = 0, 0.0, 0
+    with original_errors():
+        for images, labels in batches:
+            labels = np.asarray(labels)
+            logits = np.asarray(model.predict_on_batch(images), np.float64)
+            log_sum = np.logaddexp.reduce(logits, axis=-1)
+            loss += float((log_sum - np.take_along_axis(logits, labels[:, None], 1)[:, 0]).sum())
+            right += int((logits.argmax(-1) == labels).sum())
+            count += len(labels)
+    return {"val_accuracy": right / count, "val_loss": loss / count}

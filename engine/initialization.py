@@ -4,7 +4,7 @@ import math
 
 from errors import UserError
 from models.checkpoint import CheckpointError
-from models.freezing import freeze, freeze_batch_norm, learning_names, train_only
+from models.freezing import freeze, freeze_batch_norm, freeze_variables, learning_names, train_only
 from models.scopes import check_scopes
 from models.weight_init import LOADED, checkpoint_guided_init, named_variables
 
@@ -28,16 +28,18 @@ def initialize(model, checkpoint, *, include, exclude, rename, ema, allow_missin
     return report
 
 
-def choose_what_learns(model, *, frozen, only, freeze_bn):
-    """Applies --freeze, --train-only and --freeze-bn; raises UserError when nothing is left to learn."""
-    if frozen:
-        freeze(model, frozen)
-    if only:
-        train_only(model, only)
-    if freeze_bn:
-        freeze_batch_norm(model, statistics_only=freeze_bn == "statistics")
+def choose_what_learns(model, args, restored):
+    """Applies --train new, --freeze, --train-only and --freeze-bn; raises UserError when nothing is left to learn."""
+    if args.train == "new":
+        freeze_variables(model, restored)
+    if args.freeze:
+        freeze(model, args.freeze)
+    if args.train_only:
+        train_only(model, args.train_only)
+    if args.freeze_bn:
+        freeze_batch_norm(model, statistics_only=args.freeze_bn == "statistics")
     if not model.trainable_variables:
-        raise UserError("nothing is left to learn: --freeze and --train-only leave no trainable variable")
+        raise UserError("nothing is left to learn: what was asked for freezes every trainable variable")
 
 
 def restored_names(report):

@@ -1,7 +1,10 @@
 """What is in a checkpoint: its variables by scope, their statistics, the model it is of, and its difference to another."""
 
+import json
+import math
+import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from models.identify import Identity, canonical_scope
 from models.scopes import check_scopes
 from models.weight_init import bookkeeping_kind, checkpoint_guided_init, natural_order, rename_scope
 
+_NO_REALS = "OSUc"  # strings, as TensorFlow and NumPy have them, and complex numbers
 OPENED_ABOVE = 20  # variables: the listing shows a residual unit as one line, a block as its units
 VOC_CLASSES = 21
 
@@ -56,7 +60,7 @@ def _item_size(dtype):
 
 def describe(array):
     """{mean, std, min, max of the finite values, nan, inf: how many of those}; None where there are no numbers."""
-    if array.dtype.kind in "OSU" or not array.size:
+    if array.dtype.kind in _NO_REALS or not array.size:
         return None
     numbers = array.astype("float64")
     finite = numbers[np.isfinite(numbers)]
@@ -114,12 +118,11 @@ def _tree(paths, depth=0):
         groups.setdefault(parts[0], []).append((parts[1:], variable))
     rows = []
     for label, members in groups.items():
-        while len({parts[0] if parts else None for parts, _ in members}) == 1 and len(members[0][0]) > 0:
-            label += "/" + members[0][0][0]  # an only child stands on its parent's line  # noqa: PLW2901
-            members = [(parts[1:], variable) for parts, variable in members]  # noqa: PLW2901
-        rows.append(("  " * depth + label, [variable for _, variable in members]))
+        shared = os.path.commonprefix([parts for parts, _ in members])  # an only child stands on its parent's line
+        rows.append(("  " * depth + "/".join([label, *shared]), [variable for _, variable in members]))
         if len(members) > OPENED_ABOVE:
-            rows += _tree([(parts, variable) for parts, variable in members if parts], depth + 1)
+            below = [(parts[len(shared) :], variable) for parts, variable in members]
+            rows += _tree([(parts, variable) for parts, variable in below if parts], depth + 1)
     return rows
 
 
@@ -230,14 +233,13 @@ def compare(first, second, rename=None):
 
 def _difference(name, a, b):
     """Difference, or None where a and b are equal to the bit (so NaN equals itself, and 0.0 is not -0.0)."""
-    if a.dtype.kind in "OSU":
+    if a.dtype.kind in _NO_REALS:
         count = int(np.sum(a != b))
         return Difference(name, a.size, count, None, None) if count else None
-    a, b = np.ascontiguousarray(a).reshape(a.shape), np.ascontiguousarray(b).reshape(b.shape)
     if a.tobytes() == b.tobytes():
         return None
-    bits = f"V{a.dtype.itemsize}"
-    unequal = (a.reshape(-1).view(bits) != b.reshape(-1).view(bits)).reshape(a.shape)
+    bits = [np.frombuffer(x.tobytes(), "uint8").reshape(a.size, -1) for x in (a, b)]
+    unequal = (bits[0] != bits[1]).any(axis=1).reshape(a.shape)
     with np.errstate(invalid="ignore", over="ignore"):
         delta = np.abs(a.astype("float64") - b.astype("float64"))
     delta = np.where(unequal, np.nan_to_num(delta, nan=np.inf), -1.0)
@@ -294,7 +296,8 @@ def coverage(checkpoint, identity, rename=None, ema=False):
     if not rename and identity.scope != scope:
         rename = {identity.scope: scope}
     model = build(identity, checkpoint.shapes)
-    return checkpoint_guided_init(model, checkpoint.path, rename=rename, ema=ema, apply=False)
+    report = checkpoint_guided_init(model, checkpoint.prefix, rename=rename, ema=ema, apply=False)
+    return replace(report, checkpoint=checkpoint.path)  # an archive is not unpacked a second time
 
 
 def document(checkpoint, found, identity=None, report=None, comparison=None):
@@ -303,6 +306,15 @@ def document(checkpoint, found, identity=None, report=None, comparison=None):
         "checkpoint": checkpoint.path,
         "variables": [asdict(v) for v in found],
         "model": None if identity is None else {**asdict(identity), "text": str(identity)},
-        "coverage": None if report is None else report.to_dict(),
-        "comparison": None if comparison is None else {"equal": comparison.same, **asdict(comparison)},
+        "coverage": None if report is None else json.loads(report.to_json()),
+        "comparison": None if comparison is None else {"same": comparison.same, **_finite(asdict(comparison))},
     }
+
+
+def _finite(value):
+    """JSON has no NaN and no Inf: they become text."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

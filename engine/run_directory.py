@@ -18,7 +18,7 @@ from pathlib import Path
 
 from errors import UserError
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
-from models.weight_init import model_guided_init, save_checkpoint
+from models.weight_init import LOADED, model_guided_init, save_checkpoint
 
 
 class RunError(UserError, ValueError):
@@ -82,6 +82,14 @@ class RunDirectory:
             self.write("coverage.json", report.to_json())
         config = {"arguments": self.arguments, "model": model_config, "classes": list(class_names)}
         self.write("config.json", json.dumps(config, indent=1))
+
+    def restored_names(self):
+        """Names of the model's variables that the run's initialization restored, by its coverage.json."""
+        path = self.path / "coverage.json"
+        if not path.is_file():
+            return set()
+        entries = json.loads(path.read_text())["entries"]
+        return {entry["variable"] for entry in entries if entry["status"] == LOADED}
 
     def write(self, name, text):
         """Writes a text file of the run beside and renames it."""

@@ -10,7 +10,7 @@ def freeze(model, scopes):
     names = list(named_variables(model))
     scopes = clean_scopes(scopes)
     check_scopes(scopes, names, "freeze scope")
-    _freeze_names(model, {name for name in names if first_match(name, scopes)})
+    freeze_variables(model, {name for name in names if first_match(name, scopes)})
 
 
 def train_only(model, scopes):
@@ -18,7 +18,7 @@ def train_only(model, scopes):
     names = list(named_variables(model))
     scopes = clean_scopes(scopes)
     check_scopes(scopes, names, "train-only scope")
-    _freeze_names(model, {name for name in names if not first_match(name, scopes)})
+    freeze_variables(model, {name for name in names if not first_match(name, scopes)})
 
 
 def freeze_batch_norm(model, statistics_only=False):
@@ -44,7 +44,8 @@ def learning_names(model):
     return learning
 
 
-def _freeze_names(model, frozen):
+def freeze_variables(model, frozen):
+    """The variables of these names stay as they are; a batch norm whose moving statistics are among them is frozen."""
     variables = named_variables(model)
     for name in frozen:
         variables[name].trainable = False

@@ -168,7 +168,7 @@ def model_guided_plan(model_shapes, checkpoint_shapes, rules):
 
 
 def _in_order(entries):
-    return tuple(sorted(entries, key=lambda e: (CLASSES.index(e.status), _natural(e.name), e.source or "")))
+    return tuple(sorted(entries, key=lambda e: (CLASSES.index(e.status), natural_order(e.name), e.source or "")))
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def _size(shape):
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _natural(text):
+def natural_order(text):
     """A sorting key by which unit_2 stands before unit_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
