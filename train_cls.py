@@ -27,9 +27,8 @@ def parse_arguments(argv=None):
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="three runs under one budget (everything learns, only what is new learns, from scratch), a table and a plot",
+        help="three runs under one budget (all learns, only what is new, from scratch), a table and a plot",
     )
-    cli.add_restore_arguments(parser)
     cli.add_training_arguments(
         parser, steps=300, batch_size=32, learning_rate=0.01, weight_decay=5e-4, run_dir="runs/cls"
     )

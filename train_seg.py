@@ -39,13 +39,6 @@ def parse_arguments(argv=None):
         help="validation images are padded to this square [%(default)s]",
     )
 
-    cli.add_restore_arguments(parser).add_argument(
-        "--allow-missing",
-        type=cli.scope_list,
-        default=(),
-        metavar="SCOPE,…",
-        help="backbone scopes that may be missing in the checkpoint; any other that is stops the start",
-    )
     cli.add_training_arguments(
         parser, steps=30_000, batch_size=16, learning_rate=0.007, weight_decay=1e-4, run_dir="runs/seg"
     )

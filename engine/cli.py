@@ -90,7 +90,14 @@ def add_restore_arguments(parser):
 
 
 def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_decay, run_dir):
-    """What both training scripts take: schedule, what learns, the run directory."""
+    """What both training scripts take: what is restored, schedule, what learns, the run directory."""
+    add_restore_arguments(parser).add_argument(
+        "--allow-missing",
+        type=scope_list,
+        default=(),
+        metavar="SCOPE,…",
+        help="backbone scopes that may be missing in the checkpoint; any other that is stops the start",
+    )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--steps", type=positive_int, default=steps, help="training steps [%(default)s]")
     recipe.add_argument("--batch-size", type=positive_int, default=batch_size, help="images a step [%(default)s]")

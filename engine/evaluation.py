@@ -97,8 +97,8 @@ def evaluate_classifier(model, batches):
     """→ {"val_accuracy", "val_loss"} of a classifier over batches of (images, labels), as fractions and nats."""
     right, loss, count = 0, 0.0, 0
     with original_errors():
-        for images, labels in batches:
-            labels = np.asarray(labels)
+        for images, targets in batches:
+            labels = np.asarray(targets)
             logits = np.asarray(model.predict_on_batch(images), np.float64)
             log_sum = np.logaddexp.reduce(logits, axis=-1)
             loss += float((log_sum - np.take_along_axis(logits, labels[:, None], 1)[:, 0]).sum())

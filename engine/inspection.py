@@ -1,10 +1,10 @@
-"""What is in a checkpoint: its variables by scope, their statistics, the model it is of, and its difference to another."""
+"""What is in a checkpoint: variables by scope, statistics, the model it is of, the difference to another checkpoint."""
 
 import json
 import math
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -118,7 +118,8 @@ def _tree(paths, depth=0):
         groups.setdefault(parts[0], []).append((parts[1:], variable))
     rows = []
     for label, members in groups.items():
-        shared = os.path.commonprefix([parts for parts, _ in members])  # an only child stands on its parent's line
+        levels = zip(*(parts for parts, _ in members), strict=False)
+        shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]  # only children
         rows.append(("  " * depth + "/".join([label, *shared]), [variable for _, variable in members]))
         if len(members) > OPENED_ABOVE:
             below = [(parts[len(shared) :], variable) for parts, variable in members]
@@ -158,7 +159,8 @@ class Difference:
         share = f"{self.different:,} of {self.values:,} values differ"
         if self.where is None:
             return f"{self.name}  {share}"
-        return f"{self.name}  {share}, max |Δ| {self.largest:.6g} at {self.where} ({self.first!r}, {self.second!r})"
+        first, second = (f"{v:.9g}" if isinstance(v, float) else v for v in (self.first, self.second))
+        return f"{self.name}  {share}, max |Δ| {self.largest:.6g} at {list(self.where)}: A {first}, B {second}"
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ class Comparison:
         return not (self.only_first or self.only_second or self.other_shape or self.different)
 
     def text(self, verbose=False):
-        """What differs, at most ten lines of a kind unless `verbose`."""
+        """What differs, the largest |Δ| first, at most ten lines of a kind unless `verbose`."""
+        by_size = sorted(self.different, key=lambda d: -math.inf if d.largest is None else d.largest, reverse=True)
         lines = [f"A = {self.first}", f"B = {self.second}"]
 
         def section(title, items):
@@ -190,7 +193,7 @@ class Comparison:
         lines += section("only in A", self.only_first)
         lines += section("only in B", self.only_second)
         lines += section("other shape or type", [f"{name}  A {a}, B {b}" for name, a, b in self.other_shape])
-        lines += section("different values", [str(difference) for difference in self.different])
+        lines += section("different values", [str(difference) for difference in by_size])
         lines += section("equal bit for bit", self.equal) if verbose else [f"equal bit for bit: {len(self.equal)}"]
         return "\n".join([*lines, "A and B are equal" if self.same else "A and B differ"])
 

@@ -254,7 +254,7 @@ class Report:
             entries = self.of(status)
             if not entries:
                 continue
-            values = sum(_size(entry.shape or entry.source_shape) for entry in entries)
+            values = sum(_size(entry.source_shape if entry.shape is None else entry.shape) for entry in entries)
             lines.append(f"{status}: {len(entries)} variables, {values:,} values")
             if status == LOADED and not verbose:
                 lines += self._summary(entries)

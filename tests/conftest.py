@@ -1,0 +1,71 @@
+"""What the tests share: real data where it is, tiny networks, checkpoints of a few variables in both formats."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data and weights; the test is skipped where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"needs the real data and weights of {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def real_checkpoints(shared_data):
+    return shared_data / "checkpoints"
+
+
+@pytest.fixture
+def tiny_resnet():
+    """resnet_v2_50's names with one unit a block, 8 channels and 5 classes."""
+    from models.resnet import Bottleneck, ResNet
+
+    net = ResNet("resnet_v2_50", Bottleneck, (1, 1, 1, 1), num_classes=5, width=8)
+    net.build()
+    return net
+
+
+@pytest.fixture(scope="session")
+def tensors():
+    """A few variables of several types and sizes, as `write_checkpoint` takes them."""
+    rng = np.random.default_rng(0)
+    return {
+        "net/conv1/weights": rng.normal(size=(3, 3, 3, 8)).astype("float32"),
+        "net/conv1/biases": rng.normal(size=8).astype("float32"),
+        "net/logits/weights": rng.normal(size=(300, 250)).astype("float32"),
+        "global_step": np.int64(7),
+    }
+
+
+def write_v1(path, tensors):
+    """One file in TensorFlow's first format, as the published tarballs hold it."""
+    import tensorflow as tf
+
+    tf.raw_ops.Save(filename=str(path), tensor_names=list(tensors), data=[tf.constant(v) for v in tensors.values()])
+    return path
+
+
+def read_all(path):
+    """{name: array} of a whole checkpoint."""
+    from models.checkpoint import open_checkpoint
+
+    with open_checkpoint(path) as checkpoint:
+        return {name: checkpoint.read(name) for name in checkpoint.shapes}
+
+
+def assert_same(found, expected):
+    """Two {name: array} are equal in names, types, shapes and bits."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        value = np.asarray(value)  # noqa: PLW2901
+        assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape), name
+        assert found[name].tobytes() == value.tobytes(), name
