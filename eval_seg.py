@@ -9,6 +9,7 @@ padded with the mean pixel, never resized.
 import argparse
 
 from engine import cli
+from errors import UserError
 
 
 def parse_arguments(argv=None):
@@ -32,6 +33,8 @@ def parse_arguments(argv=None):
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
     parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="scopes of the checkpoint")
     parser.add_argument("--ema", action="store_true", help="take the moving averages of variables")
+    parser.add_argument("--sheet", metavar="FILE.png", help="draw some images, their truth and predictions there")
+    parser.add_argument("--sheet-images", type=cli.positive_int, default=6, help="[%(default)s]")
     parser.add_argument("--json", metavar="FILE", help="write the scores there too")
     return parser.parse_args(argv)
 
@@ -46,8 +49,9 @@ def main(argv=None):
     from data.voc import VOCSegmentation
     from engine.build import load_segmenter, segmenter_of
     from engine.device import set_precision
-    from engine.evaluation import evaluate
+    from engine.evaluation import Segmenter, evaluate, predict
     from engine.metrics import score_table, scores_by_class
+    from engine.pictures import png, sheet
     from engine.run_directory import read_config, run_of
 
     dataset = VOCSegmentation(args.data, args.image_set)
@@ -61,7 +65,7 @@ def main(argv=None):
         align_corners=None if args.upsampling is None else args.upsampling == "align-corners",
     )
     if config["num_classes"] != dataset.num_classes:
-        raise cli.UserError(
+        raise UserError(
             f"{args.ckpt}: has {config['num_classes']} classes, {args.data} has {dataset.num_classes} "
             f"({', '.join(dataset.class_names)})"
         )
@@ -81,6 +85,13 @@ def main(argv=None):
             progress=bar.update,
         )
     print(score_table(matrix, dataset.class_names))
+    if args.sheet:
+        segmenter = Segmenter(model)
+        step = max(1, len(dataset) // args.sheet_images)
+        chosen = [dataset[index] for index in range(0, len(dataset), step)[: args.sheet_images]]
+        samples = [(image, mask, predict(model, image, crop_size, segmenter)) for image, mask in chosen]
+        write_whole(args.sheet, png(sheet(samples, dataset.class_names)))
+        print(f"{args.sheet}: {len(samples)} images, truth, predictions")
     if args.json:
         result = scores_by_class(matrix, dataset.class_names)
         result |= {"checkpoint": args.ckpt, "image_set": args.image_set, "images": len(dataset), "model": config}

@@ -72,6 +72,16 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
     return total
 
 
+def predict(model, image, crop_size=513, segmenter=None):
+    """uint8 RGB image (H, W, 3) → uint8 label map (H, W), padded as in `evaluate` and cut back."""
+    segmenter = segmenter or Segmenter(model)
+    height, width = image.shape[:2]
+    size = padded_size(height, width, crop_size)
+    padded, _ = pad_to(image.astype(np.float32), None, *size, model.preprocessing.mean)
+    fed = np.asarray(model.preprocessing(padded), np.float32)
+    return segmenter.predict_on_batch(fed[None])[0, :height, :width].astype(np.uint8)
+
+
 class Subset:
     """Some of a data set's samples, as a data set."""
 

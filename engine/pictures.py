@@ -1,0 +1,79 @@
+"""Pictures for people: masks over images, and sheets of image, truth and prediction with a legend."""
+
+import cv2
+import numpy as np
+
+from data.voc import IGNORE_LABEL, palette
+
+_LINE = 22  # pixels of height of a line of the legend
+_FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+
+
+def paint(mask):
+    """uint8 mask (H, W) → uint8 RGB (H, W, 3) in VOC's colours."""
+    return palette()[mask]
+
+
+def overlay(image, mask, opacity=0.6):
+    """uint8 RGB image (H, W, 3) with the mask's colours over it; background and ignored pixels stay as they are."""
+    blended = cv2.addWeighted(image, 1 - opacity, paint(mask), opacity, 0)
+    shown = (mask != 0) & (mask != IGNORE_LABEL)
+    return np.where(shown[..., None], blended, image)
+
+
+def legend(classes, class_names, width):
+    """uint8 RGB (H, width, 3): a coloured square and the name of each of `classes`, in as many lines as they take."""
+    entries, line, x = [], 0, 8
+    for label in classes:
+        (text_width, _), _ = cv2.getTextSize(class_names[label], _FONT, _SIZE, 1)
+        if x + 20 + text_width > width and x > 8:
+            line, x = line + 1, 8
+        entries.append((label, line, x))
+        x += 36 + text_width
+    strip = np.full(((line + 1) * _LINE + 4, width, 3), 255, np.uint8)
+    for label, row, left in entries:
+        top = row * _LINE + 5
+        colour = tuple(map(int, palette()[label]))
+        cv2.rectangle(strip, (left, top), (left + 14, top + 14), colour, -1)
+        cv2.rectangle(strip, (left, top), (left + 14, top + 14), (90, 90, 90), 1)
+        cv2.putText(strip, class_names[label], (left + 20, top + 12), _FONT, _SIZE, (0, 0, 0), 1, cv2.LINE_AA)
+    return strip
+
+
+def sheet(samples, class_names, tile=240):
+    """A row a sample: image, truth over it, prediction over it; legend below.
+
+    Args:
+        samples: [(image, truth, prediction)]: uint8 RGB (H, W, 3), uint8 (H, W), integer (H, W).
+        tile: side of the square each picture is fitted into, pixels.
+
+    Returns:
+        uint8 RGB.
+    """
+    gap, seen, rows = 6, set(), [_titles(("image", "truth", "prediction"), tile, 6)]
+    for image, truth, prediction in samples:
+        labels = np.asarray(prediction, np.uint8)
+        seen |= set(np.unique(truth)) | set(np.unique(labels))
+        pictures = [image, overlay(image, truth), overlay(image, labels)]
+        row = np.full((tile + gap, 3 * (tile + gap), 3), 255, np.uint8)
+        for column, picture in enumerate(pictures):
+            scale = tile / max(picture.shape[:2])
+            size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+            fitted = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+            left = column * (tile + gap)
+            row[: fitted.shape[0], left : left + fitted.shape[1]] = fitted
+        rows.append(row)
+    rows.append(legend(sorted(seen - {IGNORE_LABEL}), class_names, rows[0].shape[1]))
+    return np.concatenate(rows)
+
+
+def _titles(titles, tile, gap):
+    strip = np.full((_LINE, len(titles) * (tile + gap), 3), 255, np.uint8)
+    for column, title in enumerate(titles):
+        cv2.putText(strip, title, (column * (tile + gap) + 2, 15), _FONT, _SIZE, (0, 0, 0), 1, cv2.LINE_AA)
+    return strip
+
+
+def png(picture):
+    """uint8 RGB → the bytes of a PNG file."""
+    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
