@@ -245,7 +245,7 @@ def _difference(name, a, b):
     unequal = (bits[0] != bits[1]).any(axis=1).reshape(a.shape)
     with np.errstate(invalid="ignore", over="ignore"):
         delta = np.abs(a.astype("float64") - b.astype("float64"))
-    delta = np.where(unequal, np.nan_to_num(delta, nan=np.inf), -1.0)
+    delta = np.where(unequal, np.where(np.isnan(delta), np.inf, delta), -1.0)
     where = tuple(int(i) for i in np.unravel_index(np.argmax(delta), a.shape))
     return Difference(name, a.size, int(unequal.sum()), float(delta[where]), where, a[where].item(), b[where].item())
 

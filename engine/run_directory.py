@@ -46,18 +46,27 @@ class RunDirectory:
         elif others:
             raise RunError(f"{self.path}: not empty and no run of ours (no config.json); name another --run-dir")
         self.arguments = arguments
+        self._lock = None
 
     def open(self):
-        """Makes the directory and keeps every other process from training in it until this one ends."""
+        """Makes the directory and keeps every other process from training in it, until `close` or the process's end."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "run.lock", "w")  # noqa: SIM115 - held until the process ends
+            lock = os.open(self.path / "run.lock", os.O_CREAT | os.O_WRONLY)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock
         except OSError as error:
+            os.close(lock)
             raise RunError(f"{self.path}: in use by another process that trains there") from error
+
+    def close(self):
+        """Lets others train in the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _compare(self, arguments, free):
         before = self.config()["arguments"]

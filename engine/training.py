@@ -1,5 +1,7 @@
 """One way from a checkpoint to a finished run, for both training scripts."""
 
+import contextlib
+
 import keras
 
 from data.pipeline import original_errors
@@ -61,10 +63,11 @@ def run_training(args, *, class_names, configure, build, batches, validator, sco
     if args.dry_run:
         return None
     run.open()
-    if not resumes:
-        run.start(config, class_names, report)
-    compile_model(model, args, loss, metrics, slow=restored)
-    _fit(model, run, args, batches, validator(model), (*score_names,))
+    with contextlib.closing(run):
+        if not resumes:
+            run.start(config, class_names, report)
+        compile_model(model, args, loss, metrics, slow=restored)
+        _fit(model, run, args, batches, validator(model), score_names)
     return run
 
 

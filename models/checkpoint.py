@@ -75,11 +75,12 @@ def open_checkpoint(path):
     checkpoint in it.
     """
     path = Path(os.path.expanduser(path))
-    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Checkpoint(path, _unpack(path, Path(folder)))
-    else:
-        yield Checkpoint(path, find_prefix(path))
+    with tempfile.TemporaryDirectory() as folder:
+        if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+            prefix = _unpack(path, Path(folder))
+        else:
+            prefix = _without_wildcards(find_prefix(path), Path(folder))
+        yield Checkpoint(path, prefix)
 
 
 def find_prefix(path):
@@ -105,6 +106,16 @@ def find_prefix(path):
     beside = sorted(p.name for p in _checkpoints_in(prefix.parent)) if prefix.parent.is_dir() else []
     hint = f"; beside it there is {', '.join(beside[:8])}" if beside else ""
     raise CheckpointError(f"{path}: no such checkpoint{hint}")
+
+
+def _without_wildcards(prefix, folder):
+    """TensorFlow takes a name with "[1]" or "*" in it for a pattern: → `prefix`, or links to its files in `folder`."""
+    if not re.search(r"[][*?\\]", str(prefix)):
+        return prefix
+    for file in (prefix, *prefix.parent.glob(f"{_escaped(prefix.name)}.*")):
+        if file.is_file():
+            (folder / f"ckpt{file.name.removeprefix(prefix.name)}").symlink_to(file.absolute())
+    return folder / "ckpt"
 
 
 def _escaped(name):
@@ -177,7 +188,8 @@ def write_checkpoint(prefix, tensors):
                 prefix=str(partial / prefix.name),
                 tensor_names=names,
                 shape_and_slices=[""] * len(names),
-                tensors=[tf.constant(tensors[name]) for name in names],
+                # An array, since TensorFlow keeps scalars in a cache, where -0.0 is 0.0.
+                tensors=[tf.constant(np.asarray(tensors[name])) for name in names],
             )
         written = sorted(partial.iterdir(), key=lambda file: file.suffix == ".index")
         for file in written:

@@ -56,7 +56,7 @@ class DeepLabV3(Network):
         super().__init__(name=name)
         if features not in ("postnorm", "block4"):
             raise ValueError(f'features must be "postnorm" or "block4". Received: {features!r}')
-        self.variable_prefix = f"{name}/"
+        self.variable_prefix = backbone.variable_prefix = f"{name}/"
         self.backbone = backbone
         self.backbone_scope = backbone.name
         self.preprocessing = backbone.preprocessing

@@ -82,7 +82,7 @@ class MobileNetV2(Network):
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
         if num_classes is not None and not include_last_conv:
-            raise ValueError("a classifier needs Conv_1: include_last_conv=False goes with num_classes=None only")
+            raise ValueError(f"without Conv_1 there is no classifier. Received: num_classes={num_classes}")
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes

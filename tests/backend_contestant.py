@@ -1,0 +1,66 @@
+"""Small networks under whichever backend Keras is told: `python -m tests.backend_contestant GIVEN.npz MADE.npz`.
+
+Reads {variable name: array} with `images` and `labels`; writes every network's outputs and end points, the loss of one
+training step of DeepLab v3 and its variables after it. Fails when another backend imported TensorFlow on the way.
+"""
+
+import sys
+
+import numpy as np
+
+
+def build():
+    """→ (DeepLab v3 on a tiny ResNet v2, [the other families' backbones])."""
+    from models.deeplab_v3 import DeepLabV3
+    from models.mobilenet_v2 import mobilenet_v2
+    from models.resnet import Bottleneck, BottleneckV1, ResNet
+
+    tiny = {"units": (1, 1, 1, 1), "width": 8, "output_stride": 16}
+    model = DeepLabV3(ResNet("v2", Bottleneck, batch_norm_decay=0.9, **tiny), num_classes=3, batch_norm_decay=0.9)
+    v1 = ResNet("v1", BottleneckV1, num_classes=4, **tiny)
+    model.build()
+    v1.build()
+    return model, [v1, mobilenet_v2(depth_multiplier=0.35, output_stride=16, include_last_conv=False)]
+
+
+def variables_of(model, others):
+    from models.weight_init import named_variables
+
+    return {name: variable for net in (model, *others) for name, variable in named_variables(net).items()}
+
+
+def main(source, target):
+    import keras
+
+    on_jax = keras.backend.backend() == "jax"
+    if on_jax:
+        from jax import jit
+    else:
+        from tensorflow import function as jit
+
+    model, others = build()
+    given = dict(np.load(source))
+    images, labels = given.pop("images"), given.pop("labels")
+    variables = variables_of(model, others)
+    assert variables.keys() == given.keys()
+    for name, variable in variables.items():
+        variable.assign(given[name])
+    made = {}
+    for net in (model, *others):
+        outputs = jit(net.end_points)(images) | {"": jit(net)(images)}
+        made |= {f"output:{net.name}:{key}": np.asarray(x) for key, x in outputs.items()}
+
+    model.compile(
+        keras.optimizers.SGD(0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255),
+        jit_compile=on_jax,
+    )
+    made["loss"] = model.train_on_batch(images, labels)
+    made |= {f"variable:{name}": np.asarray(variable) for name, variable in variables.items()}
+    foreign = sorted(name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_keras"))
+    assert not (on_jax and foreign), f"imported on the way: {foreign[:3]}"
+    np.savez(target, **made)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
