@@ -1,5 +1,7 @@
 """A model on a whole data set: whole images, padded and never resized, into one confusion matrix."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -37,13 +39,12 @@ class ConfusionCounter(Segmenter):
 
 
 def padded_size(height, width, crop_size=513, stride=16):
-    """What an image of this size is padded to: `crop_size` square where it fits, else each side that does not to the
-    next multiple of the stride plus one. → (height, width), pixels."""
-    return (
-        tuple(side if side <= crop_size else stride * -(-(side - 1) // stride) + 1 for side in (height, width))
-        if (max(height, width) > crop_size)
-        else (crop_size, crop_size)
-    )
+    """What an image of this size is padded to → (height, width), pixels.
+
+    Each side to `crop_size`, or where it is longer to the next multiple of the stride plus one, at which features and
+    pixels have their corners aligned.
+    """
+    return tuple(crop_size if n <= crop_size else math.ceil((n - 1) / stride) * stride + 1 for n in (height, width))
 
 
 def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress=None, counter=None):

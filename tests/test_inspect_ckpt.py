@@ -169,10 +169,8 @@ def test_the_wrong_model_is_covered_by_nothing(mobile, inspect):
     assert text.endswith("0/100 backbone variables, 0 values\n")
 
 
-@pytest.mark.parametrize("name", ["resnet_v2_51", "deeplab_v4/resnet_v2_50", "deeplab_v3/", ""])
+@pytest.mark.parametrize("name", ["resnet_v2_51", "deeplab_v4/resnet_v2_50", "deeplab_v3/"])
 def test_an_unknown_model_is_an_error_that_lists_the_known(mobile, inspect, name):
-    if not name:
-        pytest.skip("an empty name is no name")
     with pytest.raises(
         UserError, match=f"--model {name}: unknown; there are resnet_v2_18, .*mobilenet_v2, and deeplab"
     ):
@@ -260,7 +258,7 @@ def test_differences_that_subtraction_alone_would_miss(pair, inspect, a, b, said
     assert code == 1
     assert said in text
     # no NaN and no Infinity, which JSON does not have
-    json.loads((tmp_path / "out.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_the_largest_difference_stands_first_and_ten_are_shown(pair, inspect):
@@ -318,7 +316,7 @@ def test_json_holds_all_of_it(mobile, mobile_values, inspect, tmp_path):
 
 def test_a_json_file_that_cannot_be_written(mobile, inspect, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--json .*: cannot be written"):
+    with pytest.raises(UserError, match=r"--json .*: cannot be written"):
         inspect(mobile, "--list", "--json", tmp_path / "file" / "out.json")
 
 
@@ -330,9 +328,13 @@ def test_a_users_mistake_exits_with_2_and_no_traceback(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err == f"error: {tmp_path / 'nothing.ckpt'}: no such checkpoint\n"
 
 
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def test_the_script_itself(pair):
     paths = with_against(pair({"w": np.zeros(2)}, {"w": np.ones(2)}))
-    done = subprocess.run([sys.executable, "inspect_ckpt.py", *paths], cwd=ROOT, capture_output=True, text=True)
+    done = python("inspect_ckpt.py", *paths)
     assert done.returncode == 1, done.stderr
     assert "max |Δ| 1 at [0]: A 0, B 1" in done.stdout
     assert "Traceback" not in done.stderr
@@ -346,6 +348,6 @@ try:
 finally:
     assert not {"tensorflow", "keras", "numpy"} & sys.modules.keys()
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    done = python("-c", script)
     assert done.returncode == 0, done.stderr
     assert "0 when both are equal and 1 when they differ" in " ".join(done.stdout.split())

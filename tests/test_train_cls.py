@@ -1,0 +1,130 @@
+"""train_cls.py from its command line: the tutorials' three experiments, and what is restored, new, frozen."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import train_cls
+from data.sample import draw_image_folder
+from errors import UserError
+from models.mobilenet_v2 import mobilenet_v2
+from models.weight_init import named_variables, save_checkpoint
+from tests.conftest import read_all
+
+SMALL = ["--image-size", "32", "--batch-size", "4", "--log-every", "2", "--eval-every", "4", "--steps", "4"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folders")
+    draw_image_folder(root, train=3, val=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """1001 classes, as published."""
+    prefix = tmp_path_factory.mktemp("slim") / "mobilenet.ckpt"
+    save_checkpoint(mobilenet_v2(num_classes=1001, depth_multiplier=0.35), prefix)
+    return prefix
+
+
+def command(folders, checkpoint, run, *more):
+    return ["--ckpt", str(checkpoint), "--data", str(folders), "--run-dir", str(run), *SMALL, *map(str, more)]
+
+
+def test_classifier_of_another_size_is_left_out_by_itself_and_said(folders, checkpoint, tmp_path, capsys):
+    train_cls.main(command(folders, checkpoint, tmp_path / "run"))
+    out = capsys.readouterr().out
+    assert "260/260 backbone variables" in out
+    assert "(checkpoint (1, 1, 1280, 1001), model (1, 1, 1280, 4); new head)" in out
+    saved = read_all(tmp_path / "run")
+    names = set(named_variables(mobilenet_v2(num_classes=4, depth_multiplier=0.35)))
+    assert names <= saved.keys()  # old layers and new ones: nothing is lost
+    rows = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
+    assert 0 <= float(rows[-1]["val_accuracy"]) <= 1
+
+
+def test_only_new_learns_and_the_rest_stays_to_the_bit(folders, checkpoint, tmp_path, capsys):
+    train_cls.main(command(folders, checkpoint, tmp_path / "run", "--train", "new"))
+    out = capsys.readouterr().out
+    assert any(line.split()[:3] == ["MobilenetV2/Conv", "restored", "frozen"] for line in out.splitlines())
+    assert any(line.split()[:3] == ["MobilenetV2/Logits", "new", "learns"] for line in out.splitlines())
+    before, after = read_all(checkpoint), read_all(tmp_path / "run")
+    for name, value in before.items():
+        if "/Logits/" not in name and name != "global_step":
+            assert np.array_equal(value, after[name]), name
+    assert after["MobilenetV2/Logits/Conv2d_1c_1x1/biases"].any()
+
+
+def test_continued_run_freezes_the_same(folders, checkpoint, tmp_path):
+    """What was restored is remembered, not asked of the checkpoint again."""
+    flags = ["--train", "new", "--save-every", 2]
+    train_cls.main(command(folders, checkpoint, tmp_path / "whole", *flags))
+    run = tmp_path / "cut"
+    train_cls.main(command(folders, checkpoint, run, *flags))
+    for name in ("model.ckpt-4.index", "model.ckpt-4.data-00000-of-00001"):
+        (run / name).unlink()
+    (run / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-2"\n')
+    train_cls.main(command(folders, checkpoint, run, *flags))
+    whole, cut = read_all(tmp_path / "whole"), read_all(run)
+    assert all(np.array_equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_same_number_of_classes_restores_the_classifier_too(folders, checkpoint, tmp_path, capsys):
+    train_cls.main(command(folders, checkpoint, tmp_path / "first"))
+    capsys.readouterr()
+    train_cls.main(command(folders, tmp_path / "first", tmp_path / "second", "--dry-run"))
+    out = capsys.readouterr().out
+    assert "loaded: 262 variables" in out
+    assert "Momentum" in out
+
+
+def test_restored_layers_can_learn_more_slowly(folders, checkpoint, tmp_path):
+    moved = {}
+    for factor in (1, 0):
+        run = tmp_path / f"factor{factor}"
+        train_cls.main(command(folders, checkpoint, run, "--restored-lr", factor, "--weight-decay", 0))
+        after, before = read_all(run), read_all(checkpoint)
+        name = "MobilenetV2/Conv/weights"
+        moved[factor] = not np.array_equal(after[name], before[name])
+    assert moved == {1: True, 0: False}
+
+
+def test_renamed_scope_is_told_and_then_loads(folders, checkpoint, tmp_path, capsys):
+    from models.checkpoint import write_checkpoint
+
+    renamed = {name.replace("MobilenetV2", "my_net"): value for name, value in read_all(checkpoint).items()}
+    write_checkpoint(tmp_path / "old.ckpt", renamed)
+    with pytest.raises(UserError, match="--rename my_net=MobilenetV2"):
+        train_cls.main(command(folders, tmp_path / "old.ckpt", tmp_path / "run"))
+    train_cls.main(
+        command(folders, tmp_path / "old.ckpt", tmp_path / "run", "--rename", "my_net=MobilenetV2", "--dry-run")
+    )
+    assert "260/260 backbone variables" in capsys.readouterr().out
+
+
+def test_comparison_leaves_a_table_and_a_plot(folders, checkpoint, tmp_path, capsys):
+    train_cls.main(command(folders, checkpoint, tmp_path / "three", "--compare"))
+    out = capsys.readouterr().out
+    for name in ("all", "new", "scratch"):
+        assert f"| {name} |" in out
+        assert (tmp_path / "three" / name / "log.csv").is_file()
+    assert out.count("260/260 backbone variables") == 2  # and nothing is restored from scratch
+    curves = json.loads((tmp_path / "three/comparison.json").read_text())
+    assert [point["step"] for point in curves["scratch"]] == [4]
+    assert (tmp_path / "three/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_that_are_no_images_are_named_or_refused(folders, checkpoint, tmp_path, capsys):
+    stray = folders / "train" / "disc" / "thumbs.jpg"
+    stray.write_bytes(b"GIF89a")
+    try:
+        train_cls.main(command(folders, checkpoint, tmp_path / "run", "--dry-run"))
+        assert f"skipped: {stray}" in capsys.readouterr().out
+        with pytest.raises(UserError, match=r"thumbs\.jpg"):
+            train_cls.main(command(folders, checkpoint, tmp_path / "run", "--dry-run", "--strict-data"))
+    finally:
+        stray.unlink()
