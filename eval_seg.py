@@ -49,9 +49,9 @@ def main(argv=None):
     from data.voc import VOCSegmentation
     from engine.build import load_segmenter, segmenter_of
     from engine.device import set_precision
-    from engine.evaluation import Segmenter, evaluate, predict
+    from engine.evaluation import evaluate, prediction_sheet
     from engine.metrics import score_table, scores_by_class
-    from engine.pictures import png, sheet
+    from engine.pictures import png
     from engine.run_directory import read_config, run_of
 
     dataset = VOCSegmentation(args.data, args.image_set)
@@ -86,12 +86,9 @@ def main(argv=None):
         )
     print(score_table(matrix, dataset.class_names))
     if args.sheet:
-        segmenter = Segmenter(model)
-        step = max(1, len(dataset) // args.sheet_images)
-        chosen = [dataset[index] for index in range(0, len(dataset), step)[: args.sheet_images]]
-        samples = [(image, mask, predict(model, image, crop_size, segmenter)) for image, mask in chosen]
-        write_whole(args.sheet, png(sheet(samples, dataset.class_names)))
-        print(f"{args.sheet}: {len(samples)} images, truth, predictions")
+        picture = prediction_sheet(model, dataset, dataset.class_names, args.sheet_images, crop_size)
+        write_whole(args.sheet, png(picture))
+        print(f"{args.sheet}: images, truth, predictions")
     if args.json:
         result = scores_by_class(matrix, dataset.class_names)
         result |= {"checkpoint": args.ckpt, "image_set": args.image_set, "images": len(dataset), "model": config}

@@ -50,7 +50,7 @@ def train(args, train_set, val_set):
     from data.pipeline import evaluation_batches, training_batches
     from data.transforms import random_resized_crop_flip, resize_center_crop
     from engine.build import build_classifier
-    from engine.evaluation import evaluate_classifier
+    from engine.evaluation import classified_sheet, evaluate_classifier
     from engine.training import classification_loss, run_training
 
     def batches(model, start_step, stop_step):
@@ -65,10 +65,13 @@ def train(args, train_set, val_set):
             preprocess=model.preprocessing,
         )
 
+    def for_validation(image, label):
+        return resize_center_crop(image, args.image_size), np.int32(label)
+
     def validator(model):
         val_batches = evaluation_batches(
             val_set,
-            lambda image, label: (resize_center_crop(image, args.image_size), np.int32(label)),
+            for_validation,
             batch_size=args.batch_size,
             workers=args.workers,
             preprocess=model.preprocessing,
@@ -85,6 +88,7 @@ def train(args, train_set, val_set):
         score_names=("val_accuracy", "val_loss"),
         loss=classification_loss(),
         metrics=("accuracy",),
+        pictures=lambda model: lambda: classified_sheet(model, val_set, val_set.class_names, for_validation),
     )
 
 

@@ -68,7 +68,7 @@ def main(argv=None):
     from data.transforms import random_scale_crop_flip
     from data.voc import VOCSegmentation
     from engine.build import build_segmenter
-    from engine.evaluation import ConfusionCounter, evaluate
+    from engine.evaluation import ConfusionCounter, Segmenter, evaluate, prediction_sheet
     from engine.metrics import SCORES, scores
     from engine.training import run_training, segmentation_loss
 
@@ -92,6 +92,10 @@ def main(argv=None):
         counter = ConfusionCounter(model)
         return lambda: scores(evaluate(model, val_set, crop_size=args.eval_size, workers=args.workers, counter=counter))
 
+    def pictures(model):
+        segmenter = Segmenter(model)
+        return lambda: prediction_sheet(model, val_set, val_set.class_names, 4, args.eval_size, segmenter)
+
     run_training(
         args,
         class_names=train_set.class_names,
@@ -101,6 +105,7 @@ def main(argv=None):
         validator=validator,
         score_names=SCORES,
         loss=segmentation_loss(),
+        pictures=pictures,
     )
 
 

@@ -7,6 +7,7 @@ import time
 import keras
 
 from errors import UserError
+from models.weight_init import named_variables
 
 
 class RunKeeper(keras.callbacks.Callback):
@@ -22,7 +23,9 @@ class RunKeeper(keras.callbacks.Callback):
         batch_size: images a step, for images/s.
         evaluate: a function () → {name: score}, its first the one that says which model is best; or None.
         score_names: the names of those scores.
-        board: a TensorBoard of `engine.tensorboard`, or None.
+        board: a Board of `engine.tensorboard`.
+        pictures: a function () → uint8 RGB (H, W, 3) of predictions, shown at each evaluation; or None.
+        histograms: whether the weights' histograms go to the board at each evaluation.
     """
 
     def __init__(
@@ -38,14 +41,17 @@ class RunKeeper(keras.callbacks.Callback):
         keep,
         evaluate=None,
         score_names=(),
-        board=None,
+        board,
+        pictures=None,
+        histograms=False,
     ):
         super().__init__()
         self.run = run
         self.step, self.start_step, self.stop_step = start_step, start_step, stop_step
         self.batch_size = batch_size
         self.log_every, self.save_every, self.eval_every, self.keep = log_every, save_every, eval_every, keep
-        self.evaluate, self.score_names, self.board = evaluate, score_names, board
+        self.evaluate, self.score_names = evaluate, score_names
+        self.board, self.pictures, self.histograms = board, pictures, histograms
         # Wall clock of the whole run, evaluations included, over its interruptions.
         self.seconds_before = max((float(row["seconds"]) for row in run.log_rows()), default=0.0)
         self.best = max((float(row[self.score]) for row in run.log_rows() if row.get(self.score)), default=-math.inf)
@@ -94,8 +100,12 @@ class RunKeeper(keras.callbacks.Callback):
             **scores,
         }
         self.run.log(row)
-        if self.board:
-            self.board.scalars(self.step, row)
+        norms = self.model.optimizer.gradient_norms()
+        self.board.scalars(self.step, row | {f"gradient_norm/{scope}": norm for scope, norm in norms.items()})
+        if evaluates and self.pictures:
+            self.board.picture(self.step, "predictions", self.pictures())
+        if evaluates and self.histograms:
+            self.board.histograms(self.step, named_variables(self.model))
         if evaluates and scores[self.score] > self.best:
             self.best = scores[self.score]
             self.run.save_best(self.model, self.step)

@@ -149,9 +149,12 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
     run_group.add_argument("--log-every", type=positive_int, default=20, help="steps [%(default)s]")
     run_group.add_argument("--save-every", type=positive_int, default=500, help="steps [%(default)s]")
     run_group.add_argument("--eval-every", type=positive_int, default=1000, help="steps [%(default)s]")
+    run_group.add_argument(
+        "--histograms", action="store_true", help="TensorBoard: weights' histograms and gradient norms by scope too"
+    )
     run_group.add_argument("--keep", type=positive_int, default=2, help="how many last checkpoints stay [%(default)s]")
     run_group.add_argument("--workers", type=positive_int, default=2, help="threads that read images [%(default)s]")
 
 
 # What may differ when a run is continued: it changes no weight.
-FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir")
+FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir", "histograms")

@@ -10,6 +10,7 @@ from data.images import image_size
 from data.pipeline import evaluation_batches, original_errors
 from data.transforms import pad_to
 from engine.device import use_xla
+from engine.pictures import captioned, sheet
 
 IGNORE_LABEL = 255
 
@@ -83,6 +84,14 @@ def predict(model, image, crop_size=513, segmenter=None):
     return segmenter.predict_on_batch(fed[None])[0, :height, :width].astype(np.uint8)
 
 
+def prediction_sheet(model, dataset, class_names, count, crop_size=513, segmenter=None):
+    """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
+    segmenter = segmenter or Segmenter(model)
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    chosen = [dataset[index] for index in indices]
+    return sheet([(image, mask, predict(model, image, crop_size, segmenter)) for image, mask in chosen], class_names)
+
+
 class Subset:
     """Some of a data set's samples, as a data set."""
 
@@ -102,6 +111,20 @@ def _by_size(dataset, crop_size):
     for index, path in enumerate(dataset.image_paths):
         groups.setdefault(padded_size(*image_size(path), crop_size), []).append(index)
     return groups
+
+
+def classified_sheet(model, dataset, class_names, transform, count=12):
+    """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one."""
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    samples = [transform(*dataset[index]) for index in indices]
+    images = np.stack([image for image, _ in samples])
+    fed = np.asarray(model.preprocessing(images.astype(np.float32)), np.float32)
+    said = np.asarray(model.predict_on_batch(fed)).argmax(-1)
+    captions = [
+        (class_names[label] if label == guess else f"{class_names[guess]}, is {class_names[label]}", label == guess)
+        for (_, label), guess in zip(samples, said, strict=True)
+    ]
+    return captioned(images, captions)
 
 
 def evaluate_classifier(model, batches):

@@ -47,15 +47,20 @@ def restored_names(report):
     return set() if report is None else {entry.variable for entry in report.of(LOADED)}
 
 
+def scope_of(name, backbone_scope):
+    """The scope a variable is counted under: a block of the backbone, a layer of the head."""
+    parts = name.split("/")
+    return "/".join(parts[: min(2 if parts[0] == backbone_scope else 1, len(parts) - 1)])
+
+
 def scope_table(model, restored):
     """Says for each scope of the model: restored or new, learns or frozen, how many variables and values."""
     learning = learning_names(model)
     rows = {}
     for name, variable in named_variables(model).items():
-        parts = name.split("/")
-        depth = 2 if parts[0] == model.backbone_scope else 1
-        scope = "/".join(parts[: min(depth, len(parts) - 1)])
-        row = rows.setdefault(scope, {"restored": 0, "learning": 0, "variables": 0, "values": 0})
+        row = rows.setdefault(
+            scope_of(name, model.backbone_scope), {"restored": 0, "learning": 0, "variables": 0, "values": 0}
+        )
         row["restored"] += name in restored
         row["learning"] += name in learning
         row["variables"] += 1

@@ -14,11 +14,33 @@ class Momentum(keras.optimizers.SGD):
 
     Args:
         multipliers: {variable path: factor on its learning rate}, 1 where not named.
+        scope_of: a function from variable path to scope; given, the norm of the last step's gradients in each scope is
+            kept for `gradient_norms`.
     """
 
-    def __init__(self, learning_rate, momentum=0.9, multipliers=None, **kwargs):
+    def __init__(self, learning_rate, momentum=0.9, multipliers=None, scope_of=None, **kwargs):
         super().__init__(learning_rate, momentum=momentum, **kwargs)
         self.multipliers = dict(multipliers or {})
+        self.scope_of = scope_of
+
+    def build(self, variables):
+        super().build(variables)
+        self._scopes = {}
+        if self.scope_of:
+            for index, variable in enumerate(variables):
+                self._scopes.setdefault(self.scope_of(variable.path), []).append(index)
+            self._norms = self.add_variable((len(self._scopes),), name="gradient_norms")
+
+    def apply(self, grads, trainable_variables=None):
+        if self._scopes:
+            squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in grads]
+            norms = [ops.sqrt(sum(squares[index] for index in indices)) for indices in self._scopes.values()]
+            self._norms.assign(ops.stack(norms))
+        return super().apply(grads, trainable_variables)
+
+    def gradient_norms(self):
+        """{scope: Euclidean norm of the last step's gradients in it}."""
+        return dict(zip(self._scopes, map(float, self._norms.numpy()), strict=True)) if self._scopes else {}
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

@@ -67,6 +67,19 @@ def sheet(samples, class_names, tile=240):
     return np.concatenate(rows)
 
 
+def captioned(images, captions, columns=4):
+    """uint8 RGB (N, H, W, 3) and N (text, whether it is good) → one picture, `columns` images a line."""
+    count, height, width = images.shape[:3]
+    lines = -(-count // columns)
+    picture = np.full((lines * (height + _LINE), columns * width, 3), 255, np.uint8)
+    for index, (image, (text, good)) in enumerate(zip(images, captions, strict=True)):
+        top, left = index // columns * (height + _LINE), index % columns * width
+        picture[top : top + height, left : left + width] = image
+        colour = (0, 110, 0) if good else (190, 0, 0)
+        cv2.putText(picture, text, (left + 3, top + height + 15), _FONT, _SIZE, colour, 1, cv2.LINE_AA)
+    return picture
+
+
 def _titles(titles, tile, gap):
     strip = np.full((_LINE, len(titles) * (tile + gap), 3), 255, np.uint8)
     for column, title in enumerate(titles):

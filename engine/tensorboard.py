@@ -1,5 +1,7 @@
 """TensorBoard events of a run."""
 
+import numpy as np
+
 
 class Board:
     """Writes scalars, pictures and histograms under steps of training into `folder`."""
@@ -18,13 +20,13 @@ class Board:
                     self._summary.scalar(name, value)
         self._writer.flush()
 
-    def pictures(self, step, name, pictures):
-        """uint8 (N, H, W, 3), RGB."""
+    def picture(self, step, name, picture):
+        """uint8 RGB (H, W, 3)."""
         with self._writer.as_default(step):
-            self._summary.image(name, pictures, max_outputs=len(pictures))
+            self._summary.image(name, picture[None])
 
     def histograms(self, step, values):
-        """{name: array}."""
+        """{name: array or variable}; TensorBoard groups them by scope."""
         with self._writer.as_default(step):
             for name, value in values.items():
-                self._summary.histogram(name, value)
+                self._summary.histogram(name, np.asarray(value))

@@ -8,7 +8,7 @@ from data.pipeline import original_errors
 from engine import cli
 from engine.callbacks import RunKeeper
 from engine.device import set_precision, use_xla
-from engine.initialization import choose_what_learns, initialize, restored_names, scope_table
+from engine.initialization import choose_what_learns, initialize, restored_names, scope_of, scope_table
 from engine.optimizer import Momentum, add_weight_decay, poly
 from engine.run_directory import RunDirectory
 from engine.tensorboard import Board
@@ -19,7 +19,9 @@ from models.weight_init import named_variables
 PAPER_DECAY, PAPER_STEPS = 0.9997, 30_000
 
 
-def run_training(args, *, class_names, configure, build, batches, validator, score_names, loss, metrics=()):
+def run_training(
+    args, *, class_names, configure, build, batches, validator, score_names, loss, metrics=(), pictures=None
+):
     """Builds, initializes, proves, and fits `args.steps` steps, or goes on where the run directory stopped.
 
     Args:
@@ -31,6 +33,7 @@ def run_training(args, *, class_names, configure, build, batches, validator, sco
         validator: a function of the model → a function () → {score name: value}.
         score_names: the scores' names, first the one that says which checkpoint is best.
         loss, metrics: of the compiled model.
+        pictures: a function of the model → a function () → uint8 RGB (H, W, 3) of some predictions, for TensorBoard.
 
     Returns:
         the RunDirectory, or None after a dry run.
@@ -67,7 +70,7 @@ def run_training(args, *, class_names, configure, build, batches, validator, sco
         if not resumes:
             run.start(config, class_names, report)
         compile_model(model, args, loss, metrics, slow=restored)
-        _fit(model, run, args, batches, validator(model), score_names)
+        _fit(model, run, args, batches, validator(model), score_names, pictures(model) if pictures else None)
     return run
 
 
@@ -82,12 +85,18 @@ def compile_model(model, args, loss, metrics=(), slow=()):
     variables = named_variables(model)
     multipliers = {} if args.restored_lr == 1 else {variables[name].path: args.restored_lr for name in slow}
     schedule = poly(args.learning_rate, args.steps, args.power)
-    optimizer = Momentum(schedule, momentum=args.momentum, multipliers=multipliers)
+    names = {variable.path: name for name, variable in variables.items()}
+    optimizer = Momentum(
+        schedule,
+        momentum=args.momentum,
+        multipliers=multipliers,
+        scope_of=(lambda path: scope_of(names[path], model.backbone_scope)) if args.histograms else None,
+    )
     optimizer.build(model.trainable_variables)
     model.compile(optimizer, loss, metrics=list(metrics), jit_compile=use_xla())
 
 
-def _fit(model, run, args, batches, validate, score_names):
+def _fit(model, run, args, batches, validate, score_names, pictures):
     start = run.restore(model, model.optimizer) if run.last_step() else 0
     run.cut_log(start)
     if start:
@@ -107,6 +116,8 @@ def _fit(model, run, args, batches, validate, score_names):
         evaluate=validate,
         score_names=score_names,
         board=Board(run.path / "tensorboard"),
+        pictures=pictures,
+        histograms=args.histograms,
     )
     with original_errors():
         model.fit(batches(model, start, args.steps), epochs=1, verbose=0, shuffle=False, callbacks=[keeper])
