@@ -158,7 +158,7 @@ class Progress:
 
     def note(self, step, scores):
         """Shows the scores of an evaluation, on a line of its own."""
-        line = f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        line = f"step {step}: {score_line(scores)}"
         if self.bar is not None:
             self.bar.write(line)
         else:
@@ -168,6 +168,11 @@ class Progress:
         """Ends the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def score_line(scores):
+    """{name: number} as people read it in a log."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 def _clock(seconds):

@@ -6,7 +6,7 @@ import keras
 
 from data.pipeline import original_errors
 from engine import cli
-from engine.callbacks import RunKeeper
+from engine.callbacks import RunKeeper, score_line
 from engine.device import set_precision, use_xla
 from engine.initialization import choose_what_learns, initialize, restored_names, scope_of, scope_table
 from engine.optimizer import Momentum, add_weight_decay, poly
@@ -102,7 +102,7 @@ def _fit(model, run, args, batches, validate, score_names, pictures):
     if start:
         print(f"{run.path}: continued behind step {start}", flush=True)
     if start >= args.steps:
-        print(f"{run.path}: all {args.steps} steps are done", flush=True)
+        print(f"{run.path}: all {args.steps} steps are done; {score_line(validate())}", flush=True)
         return
     keeper = RunKeeper(
         run,

@@ -60,6 +60,14 @@ class Network(Module, keras.Model):
     head_scopes = ()
     preprocessing = None
 
+    def stateless_call(self, *args, training=None, **kwargs):
+        # Keras goes to `call` here, past `__call__` and the context by which the layers within learn of `training`.
+        self._get_call_context().set_value("training", training)
+        try:
+            return super().stateless_call(*args, training=training, **kwargs)
+        finally:
+            self._maybe_reset_call_context()
+
     def end_points(self, images):
         """{slim's key: activation (N, h, w, C)} of one pass in inference mode over images (N, H, W, 3)."""
         with recording({}) as found:
@@ -274,4 +282,4 @@ else:
 
     def _normalize(x, gamma, beta, mean, variance, epsilon):
         scale = gamma * ops.rsqrt(variance + epsilon)
-        return ops.cast(ops.cast(x, "float32") * scale + (beta - mean * scale), x.dtype)
+        return ops.cast((ops.cast(x, "float32") - mean) * scale + beta, x.dtype)

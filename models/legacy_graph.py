@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -201,12 +202,13 @@ class LegacyGraph:
     @property
     def input_shape(self):
         """(N, H, W, C) of the input as far as the graph fixes it: None for what it does not, None for no rank."""
-        return _shape(self.nodes[_tensor(self.input)[0]])
+        op, index = _tensor(self.input)
+        return None if index else _shape(self.nodes[op])
 
     @property
-    def input_dtype(self):
-        """NumPy's name of the type that the input takes."""
-        return _dtype(self.nodes[_tensor(self.input)[0]]).name
+    def takes_floats(self):
+        """Whether the input takes preprocessed images, not whole pixels that the graph preprocesses itself."""
+        return _dtype(self.nodes[_tensor(self.input)[0]]).is_floating
 
     @cached_property
     def variables(self):
@@ -223,16 +225,6 @@ class LegacyGraph:
     def frozen(self):
         """Whether its weights are constants in the graph itself."""
         return not any(node.op in VARIABLES for node in self.nodes.values()) and bool(self.variables)
-
-    def constants(self):
-        """{name: float array}: the weights that were frozen into the graph, under their variables' names."""
-        import tensorflow as tf
-
-        return {
-            _variable(node): tf.make_ndarray(node.attr["value"].tensor)
-            for node in self.nodes.values()
-            if _is_weight(node)
-        }
 
     def prune(self, outputs, feeds=None):
         """The part that computes `outputs`, imported and restored, as a LegacyFunction for any number of images.
@@ -295,35 +287,24 @@ class LegacyGraph:
 
     def _depths(self):
         """({operation: longest way from the input}, {operation: operations that take its data})"""
-        consumers, origin = defaultdict(list), _tensor(self.input)
-        start = set()
-        for node in self.nodes.values():
-            if node.op == "NextIteration":  # the only edge back in a graph
-                continue
-            for text in node.input:
-                if not text.startswith("^"):
-                    consumers[_tensor(text)[0]].append(node.name)
-                    if _tensor(text) == origin:
-                        start.add(node.name)
-        waiting, stack = defaultdict(int), list(start)
-        seen = set(start)
-        while stack:
-            for user in consumers[stack.pop()]:
-                waiting[user] += 1
-                if user not in seen:
-                    seen.add(user)
-                    stack.append(user)
+        origin = _tensor(self.input)
+        inputs = {
+            node.name: [_tensor(text) for text in node.input if not text.startswith("^")]
+            for node in self.nodes.values()
+            if node.op != "NextIteration"  # the only edge back in a graph
+        }
+        consumers = defaultdict(list)
+        for name, tensors in inputs.items():
+            for op, _ in tensors:
+                consumers[op].append(name)
         depth = {}
-        ready = {name: 1 for name in self.nodes if name in start and not waiting[name]}
-        while ready:
-            name, level = next(iter(ready.items()))
-            del ready[name]
-            depth[name] = max(level, depth.get(name, 0))
-            for user in consumers[name]:
-                waiting[user] -= 1
-                depth[user] = max(depth.get(user, 0), depth[name] + 1)
-                if not waiting[user]:
-                    ready[user] = depth[user]
+        for name in TopologicalSorter(
+            {name: [op for op, _ in tensors] for name, tensors in inputs.items()}
+        ).static_order():
+            tensors = inputs.get(name, ())
+            before = [depth[op] for op, _ in tensors if op in depth] + [0] * (origin in tensors)
+            if before and name != origin[0]:
+                depth[name] = 1 + max(before)
         return {name: depth[name] for name in self.nodes if name in depth}, consumers
 
     def _checked(self, name):
@@ -336,10 +317,10 @@ class LegacyGraph:
         return f"{op}:{index}"
 
     def value(self, name):
-        """The array of a variable, read from the checkpoint once, or of a constant."""
+        """The array of one of `variables`: read from the checkpoint, once, or the constant in the graph."""
         import tensorflow as tf
 
-        node = self.nodes[name]
+        node = self.nodes.get(name) or self.nodes[f"{name}/read"]
         if node.op == "Const":
             return tf.make_ndarray(node.attr["value"].tensor)
         if name not in self._values:
@@ -391,6 +372,8 @@ def _dtype(node):
 def _takes_images(node):
     """Whether a placeholder is of (N, H, W, 3), or of floats of any shape."""
     shape, dtype = _shape(node), _dtype(node)
+    if _inference_value(node) is not None:
+        return False
     if shape is None:
         return dtype.is_floating
     return len(shape) == 4 and shape[3] in (3, None) and (dtype.is_floating or dtype.is_integer)
@@ -532,13 +515,17 @@ class LegacyFunction:
     """Some outputs of a LegacyGraph as a function of images (N, H, W, 3) → {name: array}.
 
     fed: {placeholder: value} of what it is fed beside the images. weights: names of the variables that it was restored
-    with, or that were frozen into its constants.
+    with, or that were frozen into its constants. normalizes_by_batch: whether its batch norm was built for training.
     """
 
     def __init__(self, graph, outputs, part):
         self.graph = graph
         self.fed = dict(part.fed)
         self.weights = list(part.weights.values())
+        # A conditional has both branches; without one, batch norm in training mode means a graph made for training.
+        self.normalizes_by_batch = not any(node.op == "Switch" for node in part.included.values()) and any(
+            node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b for node in part.included.values()
+        )
         self._outputs = outputs
         self._images = part.images
         given = {tensor: np.asarray(value) for tensor, value in part.fed.items()}
@@ -605,7 +592,7 @@ class LegacyFunction:
         return {asked: found[name] for asked, name in self._outputs.items()}
 
     def _check(self, shape):
-        wanted = _shape(self.graph.nodes[_tensor(self._images)[0]])
+        wanted = self.graph.input_shape
         if wanted is not None and (
             len(wanted) != len(shape) or any(w not in (None, s) for w, s in zip(wanted, shape, strict=True))
         ):

@@ -5,22 +5,34 @@ training step of DeepLab v3 and its variables after it. Fails when another backe
 """
 
 import sys
+from unittest.mock import patch
 
 import numpy as np
 
 
 def build():
-    """→ (DeepLab v3 on a tiny ResNet v2, [the other families' backbones])."""
+    """→ (DeepLab v3 on a tiny ResNet v2, [the other families' backbones]), not yet initialized."""
+    import keras
+
+    from models import mobilenet_v2
     from models.deeplab_v3 import DeepLabV3
-    from models.mobilenet_v2 import mobilenet_v2
     from models.resnet import Bottleneck, BottleneckV1, ResNet
 
+    def zeros(self, shape, dtype=None):
+        return np.zeros(shape, "float32")
+
     tiny = {"units": (1, 1, 1, 1), "width": 8, "output_stride": 16}
-    model = DeepLabV3(ResNet("v2", Bottleneck, batch_norm_decay=0.9, **tiny), num_classes=3, batch_norm_decay=0.9)
-    v1 = ResNet("v1", BottleneckV1, num_classes=4, **tiny)
-    model.build()
-    v1.build()
-    return model, [v1, mobilenet_v2(depth_multiplier=0.35, output_stride=16, include_last_conv=False)]
+    first_units = mobilenet_v2.INVERTED_RESIDUALS[:7]
+    with (
+        patch.object(keras.initializers.VarianceScaling, "__call__", zeros),  # JAX compiles anew for each shape
+        patch.object(mobilenet_v2, "INVERTED_RESIDUALS", first_units),
+    ):
+        model = DeepLabV3(ResNet("v2", Bottleneck, batch_norm_decay=0.9, **tiny), num_classes=3, batch_norm_decay=0.9)
+        v1 = ResNet("v1", BottleneckV1, num_classes=4, **tiny)
+        model.build()
+        v1.build()
+        mobile = mobilenet_v2.mobilenet_v2(depth_multiplier=0.35, output_stride=8, include_last_conv=False)
+    return model, [v1, mobile]
 
 
 def variables_of(model, others):
@@ -32,12 +44,11 @@ def variables_of(model, others):
 def main(source, target):
     import keras
 
+    from models.layers import recording
+
     on_jax = keras.backend.backend() == "jax"
     if on_jax:
-        from jax import jit
-    else:
-        from tensorflow import function as jit
-
+        import jax
     model, others = build()
     given = dict(np.load(source))
     images, labels = given.pop("images"), given.pop("labels")
@@ -47,8 +58,15 @@ def main(source, target):
         variable.assign(given[name])
     made = {}
     for net in (model, *others):
-        outputs = jit(net.end_points)(images) | {"": jit(net)(images)}
-        made |= {f"output:{net.name}:{key}": np.asarray(x) for key, x in outputs.items()}
+
+        def outputs(images, net=net):
+            with recording({}) as found:
+                found[""] = net(images)
+            return found
+
+        if on_jax:  # at once: it would compile each operation by itself
+            outputs = jax.jit(outputs)
+        made |= {f"output:{net.name}:{key}": np.asarray(x) for key, x in outputs(images).items()}
 
     model.compile(
         keras.optimizers.SGD(0.05),

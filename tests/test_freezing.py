@@ -30,7 +30,7 @@ def train(model):
             lambda n: not n.startswith((BLOCK1, "resnet_v2_50/conv1")),
         ),
         (lambda m: train_only(m, "resnet_v2_50/logits"), lambda n: n.startswith("resnet_v2_50/logits")),
-        (lambda m: freeze_batch_norm(m), lambda n: n.endswith(("weights", "biases"))),
+        (freeze_batch_norm, lambda n: n.endswith(("weights", "biases"))),
         (lambda m: freeze_batch_norm(m, statistics_only=True), lambda n: "moving_" not in n),
     ],
     ids=["nothing frozen", "freeze", "train only", "batch norm", "statistics"],

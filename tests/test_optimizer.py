@@ -19,9 +19,8 @@ def test_equals_tensorflow_1_momentum_under_a_decaying_rate():
 
     theirs = tf.Variable(start)
     step = tf.Variable(0)
-    reference = tf.compat.v1.train.MomentumOptimizer(
-        lambda: tf.compat.v1.train.polynomial_decay(0.1, step, 6, 0.0, 0.9)(), 0.9
-    )
+    rate = tf.compat.v1.train.polynomial_decay(0.1, step, 6, 0.0, 0.9)
+    reference = tf.compat.v1.train.MomentumOptimizer(rate, 0.9)
     for gradient in gradients:
         reference.apply_gradients([(tf.constant(gradient), theirs)])
         step.assign_add(1)

@@ -47,6 +47,26 @@ def test_classifier_of_another_size_is_left_out_by_itself_and_said(folders, chec
     assert 0 <= float(rows[-1]["val_accuracy"]) <= 1
 
 
+def test_restored_values_survive_to_the_first_step(folders, checkpoint, tmp_path):
+    """There is no initializer that could run after the restoring: a step at rate 0 leaves what the checkpoint gave."""
+    still = ["--steps", 1, "--learning-rate", 0, "--weight-decay", 0, "--freeze-bn"]
+    train_cls.main(command(folders, checkpoint, tmp_path / "run", *still))
+    before, after = read_all(checkpoint), read_all(tmp_path / "run")
+    kept = [name for name in before if "/Logits/" not in name]
+    assert len(kept) == 260
+    assert all(np.array_equal(before[name], after[name]) for name in kept)
+
+
+def test_finished_run_evaluates_to_the_same_number(folders, checkpoint, tmp_path, capsys):
+    arguments = command(folders, checkpoint, tmp_path / "run")
+    train_cls.main(arguments)
+    row = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))[-1]
+    capsys.readouterr()
+    train_cls.main(arguments)
+    said = f"all 4 steps are done; val_accuracy {float(row['val_accuracy']):.4f}, val_loss {float(row['val_loss']):.4f}"
+    assert said in capsys.readouterr().out
+
+
 def test_only_new_learns_and_the_rest_stays_to_the_bit(folders, checkpoint, tmp_path, capsys):
     train_cls.main(command(folders, checkpoint, tmp_path / "run", "--train", "new"))
     out = capsys.readouterr().out
