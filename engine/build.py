@@ -72,9 +72,7 @@ def load_segmenter(checkpoint, config, rename=None, ema=False):
     """
     model = build_segmenter(config)
     report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema)
-    absent = report.of(MISSING) + report.of(MISMATCH)
-    if absent:
-        raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")
+    _check_whole(report, checkpoint)
     return model, report
 
 
@@ -89,3 +87,27 @@ def build_classifier(config, batch_norm_decay=0.997):
     if config["backbone"] == "mobilenet_v2":
         options["depth_multiplier"] = config["depth_multiplier"]
     return BACKBONES[config["backbone"]](**options)
+
+
+def restored_tap(checkpoint, end_point, rename=None):
+    """The network that a checkpoint holds, built as far as `end_point` and loaded from it. → (models.taps.Tap, Report)
+
+    Raises TapError for an end point that the network does not have, CheckpointError where one of the variables up to
+    there is not in the checkpoint.
+    """
+    from models.taps import tap
+
+    backbone, depth_multiplier, identity = resolve_backbone(None, checkpoint, rename)
+    options = {} if identity.segments else {"num_classes": identity.num_classes}
+    if backbone == "mobilenet_v2":
+        options["depth_multiplier"] = depth_multiplier
+    model = tap(backbone, end_point, **options)
+    report = checkpoint_guided_init(model, checkpoint, rename=rename)
+    _check_whole(report, checkpoint)
+    return model, report
+
+
+def _check_whole(report, checkpoint):
+    absent = report.of(MISSING) + report.of(MISMATCH)
+    if absent:
+        raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")

@@ -262,7 +262,7 @@ def test_end_points_are_recorded_under_their_paths(tiny_resnet):
     found = tiny_resnet.end_points(images)
     unit = "resnet_v2_50/block1/unit_1/bottleneck_v2"
     assert list(found)[:6] == [f"resnet_v2_50/{name}" for name in ("conv1",)] + [
-        f"{unit}/{name}" for name in ("shortcut", "conv1", "conv2", "conv3")
+        f"{unit}/{name}" for name in ("conv1", "conv2", "conv3", "shortcut")
     ] + [unit]
     np.testing.assert_array_equal(found["resnet_v2_50/postnorm"], tiny_resnet.features(images))
 

@@ -1,0 +1,65 @@
+"""Images in, features out: batch by batch onto the disk, whole or not at all."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from data.images import DataError, read_image
+from data.transforms import resize_center_crop
+from engine.device import use_xla
+from errors import UserError
+
+
+def extract(model, paths, image_size, batch_size, pool, skipped):
+    """Yields (path, features) in the order of `paths`: float32 (h, w, channels), or (channels,) of their mean.
+
+    Args:
+        model: images (N, H, W, 3) → (N, h, w, channels), with its `preprocessing`.
+        image_size: each image's central square is resized to this many pixels.
+        skipped: a list that gets the DataError of every file that cannot be read.
+    """
+    model.compile(jit_compile=use_xla())
+    for start in range(0, len(paths), batch_size):
+        images, read = [], []
+        for path in paths[start : start + batch_size]:
+            try:
+                images.append(resize_center_crop(read_image(path), image_size))
+                read.append(path)
+            except DataError as error:
+                skipped.append(error)
+        if images:
+            inputs = model.preprocessing(np.stack(images).astype("float32")).astype("float32")
+            features = np.asarray(model.predict_on_batch(inputs), "float32")
+            yield from zip(read, features.mean(axis=(1, 2)) if pool else features, strict=True)
+
+
+def write_features(path, rows):
+    """Writes (name, array) pairs, all of one shape, as `path` and the names as .txt beside it. → the array's shape
+
+    Raises UserError when there are none or the place cannot be written; what was there before is then untouched.
+    """
+    path = Path(path)
+    names, shape = [], ()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
+            raw, array, listing = (Path(beside, name) for name in ("raw", "array", "listing"))
+            with open(raw, "wb") as file:
+                for name, row in rows:
+                    names.append(str(name))
+                    shape = row.shape
+                    file.write(row.tobytes())
+            if not names:
+                raise UserError(f"{path}: nothing to write, not one of the files could be read as an image")
+            shape = (len(names), *shape)
+            with open(array, "wb") as file, open(raw, "rb") as values:  # the header says how many came in the end
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                shutil.copyfileobj(values, file)
+            listing.write_text("".join(f"{name}\n" for name in names))
+            listing.replace(path.with_suffix(".txt"))
+            array.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    return shape
