@@ -92,8 +92,9 @@ def _resnets(shapes):
             for depths, name in known.items()
             if all(depths[int(block) - 1] == count for block, count in blocks.items() if block != "4")
         ]
-        if scope in matching:
-            found[scope] = scope, 1.0
+        own_name = scope.rpartition("/")[2]
+        if own_name in matching:
+            found[scope] = own_name, 1.0
         elif len(matching) == 1:
             found[scope] = matching[0], 1.0
         else:

@@ -17,6 +17,7 @@ if ON_TENSORFLOW:
     import tensorflow as tf
 
 _end_points = ContextVar("end_points", default=None)
+_built_on_call = ContextVar("built_on_call", default=False)
 
 
 @contextmanager
@@ -29,6 +30,16 @@ def recording(end_points):
         _end_points.reset(token)
 
 
+@contextmanager
+def built_on_call():
+    """Within it, building a module leaves its children to their first call: what is not called has no variables."""
+    token = _built_on_call.set(True)
+    try:
+        yield
+    finally:
+        _built_on_call.reset(token)
+
+
 class Module(keras.layers.Layer):
     """A layer whose children are known before its input is: building it builds them, nested by name."""
 
@@ -36,7 +47,7 @@ class Module(keras.layers.Layer):
 
     def build(self, input_shape=None):
         for child in self._layers:
-            if not child.built:
+            if not child.built and not _built_on_call.get():
                 child.build()
         self.built = True
 

@@ -201,9 +201,9 @@ class LegacyGraph:
 
     @property
     def input_shape(self):
-        """(N, H, W, C) of the input as far as the graph fixes it: None for what it does not, None for no rank."""
-        op, index = _tensor(self.input)
-        return None if index else _shape(self.nodes[op])
+        """(N, H, W, C) of the input placeholder, None for what it leaves open; None for no rank, or another tensor."""
+        node = self.nodes[_tensor(self.input)[0]]
+        return _shape(node) if node.op in PLACEHOLDERS else None
 
     @property
     def takes_floats(self):
@@ -316,23 +316,25 @@ class LegacyGraph:
             raise LegacyGraphError(f"{self.path}: no tensor {name!r} in this graph{hint}")
         return f"{op}:{index}"
 
-    def value(self, name):
-        """The array of one of `variables`: read from the checkpoint, once, or the constant in the graph."""
+    def values(self, names):
+        """{name: array} of some of `variables`: constants in the graph, or read from the checkpoint, each once."""
         import tensorflow as tf
 
-        node = self.nodes.get(name) or self.nodes[f"{name}/read"]
-        if node.op == "Const":
-            return tf.make_ndarray(node.attr["value"].tensor)
-        if name not in self._values:
-            if self.checkpoint is None:
-                raise LegacyGraphError(
-                    f"{self.path}: not frozen: {name} is a variable without a value; name the checkpoint it is in"
-                )
+        nodes = {name: self.nodes.get(name) or self.nodes[f"{name}/read"] for name in names}
+        found = {n: tf.make_ndarray(node.attr["value"].tensor) for n, node in nodes.items() if node.op == "Const"}
+        unread = [name for name in names if name not in found and name not in self._values]
+        if unread and self.checkpoint is None:
+            raise LegacyGraphError(
+                f"{self.path}: not frozen: {unread[0]} is a variable without a value; name the checkpoint it is in"
+            )
+        if unread:
             with open_checkpoint(self.checkpoint) as checkpoint:
-                if name not in checkpoint.shapes:
-                    raise LegacyGraphError(f"{self.path}: its variable {name} is not in {self.checkpoint}")
-                self._values[name] = checkpoint.read(name)
-        return self._values[name]
+                absent = [name for name in unread if name not in checkpoint.shapes]
+                if absent:
+                    more = f" (and {len(absent) - 1} more)" if absent[1:] else ""
+                    raise LegacyGraphError(f"{self.path}: its variable {absent[0]}{more} is not in {self.checkpoint}")
+                self._values |= {name: checkpoint.read(name) for name in unread}
+        return {name: found[name] if name in found else self._values[name] for name in names}
 
     def candidates(self):
         """Tensors that could be fed instead of a pipeline, as text: the way up from the first convolution."""
@@ -529,7 +531,8 @@ class LegacyFunction:
         self._outputs = outputs
         self._images = part.images
         given = {tensor: np.asarray(value) for tensor, value in part.fed.items()}
-        given |= {tensor: graph.value(op) for tensor, op in part.weights.items()}
+        values = graph.values(self.weights)
+        given |= {tensor: values[op] for tensor, op in part.weights.items()}
         self._given = {name: given[name] for name in outputs.values() if name in given}
         self._computed = [name for name in outputs.values() if name not in part.border]
         self._function = self._imported(part, given) if self._computed else None

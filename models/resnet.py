@@ -37,8 +37,9 @@ class BasicBlock(Module):
 
     def call(self, x):
         preact = self.preact(x)
+        residual = self.conv2(self.conv1(preact))
         shortcut = self.shortcut(preact) if self.shortcut else subsample(x, self.stride)
-        return shortcut + self.conv2(self.conv1(preact))
+        return shortcut + residual
 
 
 class Bottleneck(Module):
@@ -61,8 +62,9 @@ class Bottleneck(Module):
 
     def call(self, x):
         preact = self.preact(x)
+        residual = self.conv3(self.conv2(self.conv1(preact)))
         shortcut = self.shortcut(preact) if self.shortcut else subsample(x, self.stride)
-        return shortcut + self.conv3(self.conv2(self.conv1(preact)))
+        return shortcut + residual
 
 
 class BottleneckV1(Module):
@@ -85,8 +87,9 @@ class BottleneckV1(Module):
         self.conv3 = conv1x1(width, out_channels, batch_norm=norm, name="conv3")
 
     def call(self, x):
+        residual = self.conv3(self.conv2(self.conv1(x)))
         shortcut = self.shortcut(x) if self.shortcut else subsample(x, self.stride)
-        return ops.relu(shortcut + self.conv3(self.conv2(self.conv1(x))))
+        return ops.relu(shortcut + residual)
 
 
 class ResNet(Network):

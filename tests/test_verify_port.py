@@ -11,6 +11,7 @@ from PIL import Image
 slim = pytest.importorskip("tests.slim_oracle", reason="needs tf_slim and tf_keras")
 
 import verify_port  # noqa: E402
+from engine import port  # noqa: E402
 from errors import UserError  # noqa: E402
 from models.checkpoint import CheckpointError, write_checkpoint  # noqa: E402
 from models.legacy_graph import LegacyGraphError  # noqa: E402
@@ -117,7 +118,7 @@ def test_changed_weight_is_caught_and_named(resnet_v2, picture, tmp_path, capsys
 
 def test_whose_variables_a_meta_graph_gets(resnet_v2, tmp_path):
     def checkpoint_of(*argv):
-        return str(verify_port.open_graph(verify_port.parse_arguments([*argv, "picture.png"])).checkpoint)
+        return str(port.open_graph(verify_port.parse_arguments([*argv, "picture.png"])).checkpoint)
 
     prefix = resnet_v2[1]
     assert checkpoint_of(prefix, "--ckpt", "other") == prefix  # its own, to be told apart from --ckpt
@@ -217,36 +218,36 @@ def test_end_points_before_a_missing_variable():
     keys = {
         **dict.fromkeys(["n/conv1", "n/block1/unit_1/b/conv1", "n/block1/unit_1/b", "n/block1", "n/postnorm"]),
     }
-    assert verify_port.before_first(keys, []) == list(keys)
-    assert verify_port.before_first(keys, ["n/postnorm/gamma"]) == list(keys)[:4]
-    assert verify_port.before_first(keys, ["n/block1/unit_1/b/preact/gamma"]) == ["n/conv1"]
+    assert port.before_first(keys, []) == list(keys)
+    assert port.before_first(keys, ["n/postnorm/gamma"]) == list(keys)[:4]
+    assert port.before_first(keys, ["n/block1/unit_1/b/preact/gamma"]) == ["n/conv1"]
     mobile = dict.fromkeys(["M/Conv", "M/expanded_conv_1/expansion_output", "M/expanded_conv_1/output"])
-    assert verify_port.before_first(mobile, ["M/expanded_conv_1/expand/weights"]) == ["M/Conv"]
+    assert port.before_first(mobile, ["M/expanded_conv_1/expand/weights"]) == ["M/Conv"]
 
 
 def test_scopes_told_by_the_names():
     shapes = {
         f"import/resnet_v2_50/block{b}/unit_{n}/bottleneck_v2/conv1/weights": () for b, n in ((1, 3), (2, 4), (3, 6))
     }
-    assert verify_port.model_scopes("old.pb", shapes, {}) == {"import": ""}
-    assert verify_port.model_scopes("old.pb", {"w": ()}, {"other": "x"}, lenient=True) == {}
+    assert port.model_scopes("old.pb", shapes, {}) == {"import": ""}
+    assert port.model_scopes("old.pb", {"w": ()}, {"other": "x"}, lenient=True) == {}
     with pytest.raises(CheckpointError, match=r"old.pb: no ResNet v1, v2 or MobileNet v2"):
-        verify_port.model_scopes("old.pb", {"w": ()}, {})
+        port.model_scopes("old.pb", {"w": ()}, {})
 
 
 def test_report_that_cannot_be_written():
     with pytest.raises(UserError, match=r"--json /dev/null/port.json: cannot be written"):
-        verify_port.write_json("/dev/null/port.json", {"relative": math.inf})
+        port.write_json("/dev/null/port.json", {"relative": math.inf})
 
 
 def test_difference():
     ones = np.ones((1, 1, 1, 3), "float32")
-    assert verify_port.difference(4 * ones, 3 * ones) == (1.0, 0.25)
-    assert verify_port.difference(ones.reshape(1, 3), ones) == (0.0, 0.0)  # squeezed logits
-    assert verify_port.difference(0 * ones, 0 * ones) == (0.0, 0.0)
-    assert verify_port.difference(0 * ones, ones) == (1.0, math.inf)
-    assert verify_port.difference(ones, np.nan * ones) == (math.inf, math.inf)
-    assert verify_port.difference(ones, np.ones((1, 2, 2, 3))) == (math.inf, math.inf)
+    assert port.difference(4 * ones, 3 * ones) == (1.0, 0.25)
+    assert port.difference(ones.reshape(1, 3), ones) == (0.0, 0.0)  # squeezed logits
+    assert port.difference(0 * ones, 0 * ones) == (0.0, 0.0)
+    assert port.difference(0 * ones, ones) == (1.0, math.inf)
+    assert port.difference(ones, np.nan * ones) == (math.inf, math.inf)
+    assert port.difference(ones, np.ones((1, 2, 2, 3))) == (math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -277,4 +278,4 @@ def test_graph_that_takes_whole_pixels(picture, tmp_path):
     with pytest.raises(
         UserError, match=r"ImageTensor:0 takes whole pixels.* --input, such as ToFloat:0, ImageTensor:0"
     ):
-        verify_port.picture_size(args, verify_port.open_graph(args), np.zeros((4, 4, 3)))
+        verify_port.picture_size(args, port.open_graph(args), np.zeros((4, 4, 3)))

@@ -1,0 +1,112 @@
+"""Taps: any end point of any backbone as a model's output, with the variables up to there and no other."""
+
+import difflib
+
+import keras
+
+from errors import UserError
+from models.deeplab_v3 import BACKBONES
+from models.layers import Network, built_on_call, recording
+
+
+class TapError(UserError, ValueError):
+    """An end point that the network does not have."""
+
+
+def tap(net, end_point, **kwargs):
+    """Builds a network as far as one of its end points, and no further; its variables exist at once.
+
+    "As far as" is in the order of computation, in which a unit's shortcut comes after its convolutions.
+
+    Args:
+        net: a name of `models.deeplab_v3.BACKBONES`, or a Network that has not been built yet.
+        end_point: a key of `net.end_points(images)`, such as `resnet_v2_50/block3`,
+            `resnet_v2_50/block3/unit_2/bottleneck_v2/conv1` or `MobilenetV2/expanded_conv_14/output`.
+        **kwargs: of the builder, where `net` is a name: `output_stride`, `depth_multiplier` …
+
+    Returns:
+        Tap.
+
+    Raises:
+        TapError: the network has no such end point; the text lists those that look like it.
+        ValueError: an unknown name, or a network that is built already.
+    """
+    with built_on_call():
+        if isinstance(net, str):
+            if net not in BACKBONES:
+                raise ValueError(f"unknown backbone. Received: {net!r}; there are {', '.join(BACKBONES)}")
+            net = BACKBONES[net](**kwargs)
+        elif net.built:
+            raise ValueError(f"a tap builds the network itself, only as far as needed. Received: {net.name}, built")
+        else:
+            net.build()
+        return Tap(net, end_point)
+
+
+class Tap(Network):
+    """Images (N, H, W, 3), preprocessed as `self.preprocessing` says → the end point (N, h, w, `out_channels`).
+
+    Made by `tap`. Variables, scopes and preprocessing are the network's, so that initialization, freezing and
+    `save_checkpoint` treat it as such; what lies behind the end point in a checkpoint is unused.
+    """
+
+    def __init__(self, net, end_point):
+        super().__init__(name=end_point.replace("/", "."))
+        self.net = net
+        self.end_point_key = end_point
+        self.variable_prefix, self.backbone_scope = net.variable_prefix, net.backbone_scope
+        self.preprocessing = net.preprocessing
+        try:  # The first pass builds what it comes by; symbolic, so that nothing is computed.
+            output = self.compute_output_spec(keras.KerasTensor((1, 65, 65, 3)))
+        except _Missed as missed:
+            raise TapError(_unknown(end_point, net.name, *missed.args)) from None
+        self.out_channels = output.shape[-1]
+        self.built = True
+        for module in net._flatten_layers():
+            module._layers[:] = [child for child in module._layers if child.built]
+
+    def end_points(self, images):
+        """{slim's key: activation} of all end points up to the tap's, in inference mode."""
+        return self._run(images, training=False)
+
+    def call(self, images, training=False):
+        return self._run(images, training)[self.end_point_key]
+
+    def _run(self, images, training):
+        """The end points that are reached until the tap's is."""
+        found = _Until(self.net.variable_prefix, self.end_point_key)
+        try:
+            with recording(found):
+                self.net(images, training=training)
+        except _Reached:
+            return dict(found)
+        raise _Missed(list(found))
+
+
+class _Reached(BaseException):
+    """Ends the pass at the tap. Not an Exception, like the next: Keras would wrap it in one of its own."""
+
+
+class _Missed(BaseException):
+    """The pass came to its end without it; holds the end points there are."""
+
+
+class _Until(dict):
+    """End points recorded under slim's keys, until one is."""
+
+    def __init__(self, prefix, last):
+        super().__init__()
+        self.prefix, self.last = prefix, last
+
+    def __setitem__(self, path, output):
+        key = path.removeprefix(self.prefix)
+        super().__setitem__(key, output)
+        if key == self.last:
+            raise _Reached
+
+
+def _unknown(end_point, name, keys):
+    near = [key for key in keys if key.endswith(f"/{end_point}")]
+    near += [key for key in difflib.get_close_matches(end_point, keys, n=6, cutoff=0.5) if key not in near]
+    shown = ", ".join(near or [key for key in keys if key.count("/") == 1])
+    return f"{name} has no end point {end_point!r}; near it are: {shown}"
