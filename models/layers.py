@@ -200,7 +200,11 @@ class Conv2d(Module):
         super().build()
 
     def _convolve(self, x):
-        return _convolve(x, self.kernel, self.stride, self.padding, self.dilation)
+        if self.padding is None:
+            return _convolve(x, self.kernel, self.stride, "SAME", self.dilation)
+        # Padded here and not by the convolution: TensorFlow's explicit padding keeps it from its fast CPU kernels.
+        pad = (self.padding, self.padding)
+        return _convolve(ops.pad(x, ((0, 0), pad, pad, (0, 0))), self.kernel, self.stride, "VALID", self.dilation)
 
     def call(self, x):
         x = self._convolve(x)
@@ -266,8 +270,7 @@ if ON_TENSORFLOW:
 
     def _convolve(x, kernel, stride, padding, dilation):
         # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
-        pads = "SAME" if padding is None else [[0, 0], [padding, padding], [padding, padding], [0, 0]]
-        return tf.nn.conv2d(x, ops.convert_to_tensor(kernel), stride, pads, dilations=dilation)
+        return tf.nn.conv2d(x, ops.convert_to_tensor(kernel), stride, padding, dilations=dilation)
 
     def _normalize_by_batch(x, gamma, beta, epsilon):
         return tf.compat.v1.nn.fused_batch_norm(x, gamma.value, beta.value, epsilon=epsilon, is_training=True)
@@ -280,10 +283,7 @@ if ON_TENSORFLOW:
 else:
 
     def _convolve(x, kernel, stride, padding, dilation):
-        if padding is not None:
-            x = ops.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        pads = "same" if padding is None else "valid"
-        return ops.conv(x, kernel, strides=stride, padding=pads, dilation_rate=dilation)
+        return ops.conv(x, kernel, strides=stride, padding=padding.lower(), dilation_rate=dilation)
 
     def _normalize_by_batch(x, gamma, beta, epsilon):
         mean, variance = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))
