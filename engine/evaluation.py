@@ -35,7 +35,8 @@ class ConfusionCounter(Segmenter):
         images, labels = inputs
         classes = self.model.num_classes
         cells = ops.where(labels == IGNORE_LABEL, classes**2, labels * classes + super().call(images))
-        counts = ops.bincount(ops.reshape(cells, (-1,)), minlength=classes**2 + 1)
+        cells = ops.reshape(cells, (-1,))
+        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=classes**2 + 1)  # bincount, jitted by JAX too
         return ops.reshape(counts[: classes**2], (classes, classes))
 
 
@@ -68,7 +69,9 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
         )
         with original_errors():
             for images, labels in batches:
-                total += np.asarray(counter.predict_on_batch((images, labels)), np.int64)
+                # NumPy in between: what tf.data gives, JAX does not take.
+                counted = counter.predict_on_batch((np.asarray(images), np.asarray(labels)))
+                total += np.asarray(counted, np.int64)
                 if progress:
                     progress(int(images.shape[0]))
     return total
@@ -133,7 +136,7 @@ def evaluate_classifier(model, batches):
     with original_errors():
         for images, targets in batches:
             labels = np.asarray(targets)
-            logits = np.asarray(model.predict_on_batch(images), np.float64)
+            logits = np.asarray(model.predict_on_batch(np.asarray(images)), np.float64)
             log_sum = np.logaddexp.reduce(logits, axis=-1)
             loss += float((log_sum - np.take_along_axis(logits, labels[:, None], 1)[:, 0]).sum())
             right += int((logits.argmax(-1) == labels).sum())
