@@ -36,7 +36,9 @@ class ConfusionCounter(Segmenter):
         classes = self.model.num_classes
         cells = ops.where(labels == IGNORE_LABEL, classes**2, labels * classes + super().call(images))
         cells = ops.reshape(cells, (-1,))
-        counts = ops.segment_sum(ops.ones_like(cells), cells, num_segments=classes**2 + 1)  # bincount, jitted by JAX too
+        counts = ops.segment_sum(
+            ops.ones_like(cells), cells, num_segments=classes**2 + 1
+        )  # bincount, jitted by JAX too
         return ops.reshape(counts[: classes**2], (classes, classes))
 
 

@@ -54,14 +54,13 @@ def sheet(samples, class_names, tile=240):
     for image, truth, prediction in samples:
         labels = np.asarray(prediction, np.uint8)
         seen |= set(np.unique(truth)) | set(np.unique(labels))
-        pictures = [image, overlay(image, truth), overlay(image, labels)]
-        row = np.full((tile + gap, 3 * (tile + gap), 3), 255, np.uint8)
-        for column, picture in enumerate(pictures):
-            scale = tile / max(picture.shape[:2])
-            size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
-            fitted = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+        scale = tile / max(image.shape[:2])
+        width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+        row = np.full((height + gap, 3 * (tile + gap), 3), 255, np.uint8)
+        for column, picture in enumerate((image, overlay(image, truth), overlay(image, labels))):
+            interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
             left = column * (tile + gap)
-            row[: fitted.shape[0], left : left + fitted.shape[1]] = fitted
+            row[:height, left : left + width] = cv2.resize(picture, (width, height), interpolation=interpolation)
         rows.append(row)
     rows.append(legend(sorted(seen - {IGNORE_LABEL}), class_names, rows[0].shape[1]))
     return np.concatenate(rows)

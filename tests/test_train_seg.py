@@ -140,7 +140,7 @@ def test_picture_of_predictions(voc, trained, tmp_path):
     )
     picture = cv2.imread(str(tmp_path / "s.png"))
     assert picture.shape[1] == 3 * 246
-    assert picture.shape[0] > 2 * 240
+    assert picture.shape[0] > 2 * 120
 
 
 def test_dry_run_reports_and_writes_nothing(voc, checkpoint, tmp_path, capsys):
