@@ -278,4 +278,4 @@ def test_graph_that_takes_whole_pixels(picture, tmp_path):
     with pytest.raises(
         UserError, match=r"ImageTensor:0 takes whole pixels.* --input, such as ToFloat:0, ImageTensor:0"
     ):
-        verify_port.picture_size(args, port.open_graph(args), np.zeros((4, 4, 3)))
+        port.picture_size(args, port.open_graph(args), np.zeros((4, 4, 3)))
