@@ -39,6 +39,14 @@ def test_multiplier_scales_the_rate_of_one_variable():
     np.testing.assert_allclose(second.numpy(), 0.95)
 
 
+def test_gradient_norms_are_kept_by_scope():
+    variables = [keras.Variable(np.ones(2, "f"), name=name) for name in ("a", "b", "c")]
+    optimizer = Momentum(0.5, scope_of=lambda path: "ab" if path in ("a", "b") else "c")
+    optimizer.build(variables)
+    optimizer.apply([tf.constant([3.0, 0.0]), tf.constant([0.0, 4.0]), tf.constant([1.0, 0.0])])
+    assert optimizer.gradient_norms() == pytest.approx({"ab": 5.0, "c": 1.0})
+
+
 def test_poly_starts_at_the_base_and_ends_at_zero():
     schedule = poly(0.007, 100)
     assert float(schedule(0)) == pytest.approx(0.007)

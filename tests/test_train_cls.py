@@ -49,12 +49,26 @@ def test_classifier_of_another_size_is_left_out_by_itself_and_said(folders, chec
 
 def test_restored_values_survive_to_the_first_step(folders, checkpoint, tmp_path):
     """There is no initializer that could run after the restoring: a step at rate 0 leaves what the checkpoint gave."""
-    still = ["--steps", 1, "--learning-rate", 0, "--weight-decay", 0, "--freeze-bn"]
+    still = ["--steps", 1, "--learning-rate", 0, "--weight-decay", 0, "--freeze-bn", "--histograms"]
     train_cls.main(command(folders, checkpoint, tmp_path / "run", *still))
     before, after = read_all(checkpoint), read_all(tmp_path / "run")
     kept = [name for name in before if "/Logits/" not in name]
     assert len(kept) == 260
     assert all(np.array_equal(before[name], after[name]) for name in kept)
+
+    shown = board_tags(tmp_path / "run/tensorboard")
+    assert {"loss", "learning_rate", "val_accuracy", "predictions"} <= shown
+    assert {"gradient_norm/MobilenetV2/Logits", "MobilenetV2/Conv/weights"} <= shown
+
+
+def board_tags(folder):
+    """Names of what was written for TensorBoard."""
+    import tensorflow as tf
+
+    (events,) = folder.iterdir()
+    records = tf.data.TFRecordDataset(str(events)).as_numpy_iterator()
+    parsed = [tf.compat.v1.Event.FromString(record) for record in records]
+    return {value.tag for event in parsed for value in event.summary.value}
 
 
 def test_finished_run_evaluates_to_the_same_number(folders, checkpoint, tmp_path, capsys):
