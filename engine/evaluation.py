@@ -9,10 +9,9 @@ from keras import ops
 from data.images import image_size
 from data.pipeline import evaluation_batches, original_errors
 from data.transforms import pad_to
+from data.voc import IGNORE_LABEL
 from engine.device import use_xla
 from engine.pictures import captioned, sheet
-
-IGNORE_LABEL = 255
 
 
 class Segmenter(keras.Model):

@@ -3,20 +3,15 @@
 import cv2
 import numpy as np
 
-from data.voc import IGNORE_LABEL, palette
+from data.voc import IGNORE_LABEL, colorize, palette
 
 _LINE = 22  # pixels of height of a line of the legend
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
-def paint(mask):
-    """uint8 mask (H, W) → uint8 RGB (H, W, 3) in VOC's colours."""
-    return palette()[mask]
-
-
 def overlay(image, mask, opacity=0.6):
     """uint8 RGB image (H, W, 3) with the mask's colours over it; background and ignored pixels stay as they are."""
-    blended = cv2.addWeighted(image, 1 - opacity, paint(mask), opacity, 0)
+    blended = cv2.addWeighted(image, 1 - opacity, colorize(mask), opacity, 0)
     shown = (mask != 0) & (mask != IGNORE_LABEL)
     return np.where(shown[..., None], blended, image)
 
