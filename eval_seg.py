@@ -17,22 +17,9 @@ def parse_arguments(argv=None):
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
     parser.add_argument("--data", required=True, help="folder in the VOC layout")
     parser.add_argument("--image-set", default="val", help="[%(default)s]")
-    parser.add_argument("--output-stride", type=int, choices=(8, 16, 32), help="[the run's, else 16]")
-    parser.add_argument("--multi-grid", type=cli.int_list, help="dilations of block4's units [the run's, else 1,2,4]")
-    parser.add_argument(
-        "--features", choices=("postnorm", "block4"), help="what the head is fed [the run's, else postnorm]"
-    )
-    parser.add_argument("--upsampling", choices=("align-corners", "half-pixel"), help="[the run's, else align-corners]")
-    parser.add_argument(
-        "--crop-size",
-        type=cli.positive_int,
-        help="images are padded to this square, larger ones by less [the run's, else 513]",
-    )
     parser.add_argument("--batch-size", type=cli.positive_int, default=1, help="[%(default)s]")
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that read images [%(default)s]")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
-    parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="scopes of the checkpoint")
-    parser.add_argument("--ema", action="store_true", help="take the moving averages of variables")
+    cli.add_segmenter_arguments(parser)
     parser.add_argument("--sheet", metavar="FILE.png", help="draw some images, their truth and predictions there")
     parser.add_argument("--sheet-images", type=cli.positive_int, default=6, help="[%(default)s]")
     parser.add_argument("--json", metavar="FILE", help="write the scores there too")
@@ -43,55 +30,39 @@ def main(argv=None):
     args = parse_arguments(argv)
     import json
 
+    import numpy as np
     from tqdm import tqdm
 
     from data.images import write_whole
     from data.voc import VOCSegmentation
-    from engine.build import load_segmenter, segmenter_of
-    from engine.device import set_precision
-    from engine.evaluation import evaluate, prediction_sheet
-    from engine.metrics import score_table, scores_by_class
+    from engine.build import open_segmenter
+    from engine.evaluation import predicted, prediction_sheet
+    from engine.metrics import confusion_matrix, score_table, scores_by_class
     from engine.pictures import png
-    from engine.run_directory import read_config, run_of
 
     dataset = VOCSegmentation(args.data, args.image_set)
-    rename = cli.renames(args.rename)
-    config = segmenter_of(
-        args.ckpt,
-        rename,
-        output_stride=args.output_stride,
-        multi_grid=args.multi_grid,
-        features=args.features,
-        align_corners=None if args.upsampling is None else args.upsampling == "align-corners",
-    )
-    if config["num_classes"] != dataset.num_classes:
+    opened = open_segmenter(args.ckpt, args)
+    if len(opened.class_names) != dataset.num_classes:
         raise UserError(
-            f"{args.ckpt}: has {config['num_classes']} classes, {args.data} has {dataset.num_classes} "
+            f"{args.ckpt}: has {len(opened.class_names)} classes, {args.data} has {dataset.num_classes} "
             f"({', '.join(dataset.class_names)})"
         )
-    run = run_of(args.ckpt)
-    crop_size = args.crop_size or (read_config(run)["arguments"]["eval_size"] if run else 513)
-    set_precision(args.precision)
-    model, report = load_segmenter(args.ckpt, config, rename, args.ema)
-    print(report.text().splitlines()[0])
-    print(report.text().splitlines()[-1])
+    print(opened.report.text().splitlines()[0])
+    print(opened.report.text().splitlines()[-1])
+    predictor = opened.predictor()
     with tqdm(total=len(dataset), unit="image", disable=None) as bar:
-        matrix = evaluate(
-            model,
-            dataset,
-            crop_size=crop_size,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            progress=bar.update,
-        )
+        matrix = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
+        for _, labels, mask in predicted(predictor, dataset, batch_size=args.batch_size, workers=args.workers):
+            matrix += confusion_matrix(mask, labels, dataset.num_classes)
+            bar.update()
     print(score_table(matrix, dataset.class_names))
     if args.sheet:
-        picture = prediction_sheet(model, dataset, dataset.class_names, args.sheet_images, crop_size)
+        picture = prediction_sheet(predictor, dataset, dataset.class_names, args.sheet_images)
         write_whole(args.sheet, png(picture))
         print(f"{args.sheet}: images, truth, predictions")
     if args.json:
         result = scores_by_class(matrix, dataset.class_names)
-        result |= {"checkpoint": args.ckpt, "image_set": args.image_set, "images": len(dataset), "model": config}
+        result |= {"checkpoint": args.ckpt, "image_set": args.image_set, "images": len(dataset), "model": opened.config}
         result["confusion_matrix"] = matrix.tolist()
         write_whole(args.json, json.dumps(result, indent=1).encode())
 

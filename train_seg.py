@@ -68,7 +68,8 @@ def main(argv=None):
     from data.transforms import random_scale_crop_flip
     from data.voc import VOCSegmentation
     from engine.build import build_segmenter
-    from engine.evaluation import ConfusionCounter, Segmenter, evaluate, prediction_sheet
+    from engine.evaluation import ConfusionCounter, evaluate, prediction_sheet
+    from engine.inference import ModelPredictor
     from engine.metrics import SCORES, scores
     from engine.training import run_training, segmentation_loss
 
@@ -93,8 +94,8 @@ def main(argv=None):
         return lambda: scores(evaluate(model, val_set, crop_size=args.eval_size, workers=args.workers, counter=counter))
 
     def pictures(model):
-        segmenter = Segmenter(model)
-        return lambda: prediction_sheet(model, val_set, val_set.class_names, 4, args.eval_size, segmenter)
+        predictor = ModelPredictor(model, val_set.class_names, args.eval_size)
+        return lambda: prediction_sheet(predictor, val_set, val_set.class_names, 4)
 
     run_training(
         args,

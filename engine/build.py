@@ -1,5 +1,10 @@
 """Which model a script is to build: told by flags, by a run's configuration, or by the checkpoint's names alone."""
 
+from dataclasses import dataclass
+
+from data.voc import VOC_CLASSES
+from engine.cli import renames
+from engine.device import set_precision
 from engine.run_directory import read_config, run_of
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
@@ -63,6 +68,59 @@ def segmenter_of(checkpoint, rename=None, **overrides):
             "atrous_rates": None if identity.atrous else (),
         }
     return config | {key: value for key, value in overrides.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class OpenedSegmenter:
+    """A DeepLab v3 with the weights of a checkpoint, and what the program that uses it must know.
+
+    Attributes:
+        model: the DeepLabV3. config: the keyword arguments it was built with. report: of its initialization.
+        class_names: the run's, else VOC's 21, else "class 0" …
+        crop_size: images are padded to this square, pixels.
+    """
+
+    model: object
+    config: dict
+    report: object
+    class_names: tuple
+    crop_size: int
+
+    def predictor(self, **options):
+        """A ModelPredictor of it; `options` are `scales`, `flip` and `window`."""
+        from engine.inference import ModelPredictor
+
+        return ModelPredictor(self.model, self.class_names, self.crop_size, **options)
+
+
+def open_segmenter(checkpoint, args):
+    """Builds the model that a checkpoint or run was saved from and loads all of it, for inference.
+
+    Args:
+        args: what `cli.add_segmenter_arguments` parsed.
+
+    Raises UserError where the checkpoint holds no DeepLab v3 or not all of one.
+    """
+    rename = renames(args.rename)
+    config = segmenter_of(
+        checkpoint,
+        rename,
+        output_stride=args.output_stride,
+        multi_grid=args.multi_grid,
+        features=args.features,
+        align_corners=None if args.upsampling is None else args.upsampling == "align-corners",
+    )
+    run = run_of(checkpoint)
+    said = read_config(run) if run else {"classes": names_of(config["num_classes"]), "arguments": {"eval_size": 513}}
+    set_precision(args.precision, training=False)
+    model, report = load_segmenter(checkpoint, config, rename, args.ema)
+    crop_size = args.crop_size or said["arguments"]["eval_size"]
+    return OpenedSegmenter(model, config, report, tuple(said["classes"]), crop_size)
+
+
+def names_of(num_classes):
+    """The names of classes that nobody has named: VOC's where there are as many."""
+    return VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {label}" for label in range(num_classes))
 
 
 def load_segmenter(checkpoint, config, rename=None, ema=False):

@@ -89,6 +89,26 @@ def add_restore_arguments(parser):
     return group
 
 
+def add_segmenter_arguments(parser):
+    """What tells how a checkpoint's DeepLab v3 is built and fed for inference (`engine.build.open_segmenter`)."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--output-stride", type=int, choices=(8, 16, 32), help="[the run's, else 16]")
+    group.add_argument("--multi-grid", type=int_list, help="dilations of block4's units [the run's, else 1,2,4]")
+    group.add_argument(
+        "--features", choices=("postnorm", "block4"), help="what the head is fed [the run's, else postnorm]"
+    )
+    group.add_argument("--upsampling", choices=("align-corners", "half-pixel"), help="[the run's, else align-corners]")
+    group.add_argument(
+        "--crop-size",
+        type=positive_int,
+        help="images are padded to this square, larger ones by less [the run's, else 513]",
+    )
+    group.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
+    group.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="scopes of the checkpoint")
+    group.add_argument("--ema", action="store_true", help="take the moving averages of variables")
+    return group
+
+
 def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_decay, run_dir):
     """What both training scripts take: what is restored, schedule, what learns, the run directory."""
     add_restore_arguments(parser).add_argument(

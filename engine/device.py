@@ -16,6 +16,10 @@ def use_xla():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def set_precision(name):
-    """ "float32", or "bfloat16": computations in bfloat16; variables, batch statistics and loss stay float32."""
-    keras.mixed_precision.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[name])
+def set_precision(name, training=True):
+    """Keras' policy for "float32", or "bfloat16": computations in bfloat16, batch norm, softmax and loss in float32.
+
+    For training the kernels stay float32 too. For inference they are rounded once, not anew in every call.
+    """
+    policies = {"float32": "float32", "bfloat16": "mixed_bfloat16" if training else "bfloat16"}
+    keras.mixed_precision.set_dtype_policy(policies[name])

@@ -1,8 +1,9 @@
 """A model on a whole data set: whole images, padded and never resized, into one confusion matrix."""
 
-import math
+import functools
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -10,21 +11,8 @@ from data.images import image_size
 from data.pipeline import evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL
-from engine.device import use_xla
+from engine.inference import Segmenter, padded_size
 from engine.pictures import captioned, sheet
-
-
-class Segmenter(keras.Model):
-    """Wraps a segmentation model for inference: images in, int32 label maps (N, H, W) out."""
-
-    def __init__(self, model):
-        super().__init__(name="segmenter")
-        self.model = model
-        self.built = True
-        self.compile(jit_compile=use_xla())
-
-    def call(self, images):
-        return ops.argmax(self.model(images, training=False), axis=-1)
 
 
 class ConfusionCounter(Segmenter):
@@ -41,15 +29,6 @@ class ConfusionCounter(Segmenter):
         return ops.reshape(counts[: classes**2], (classes, classes))
 
 
-def padded_size(height, width, crop_size=513, stride=16):
-    """What an image of this size is padded to → (height, width), pixels.
-
-    Each side to `crop_size`, or where it is longer to the next multiple of the stride plus one, at which features and
-    pixels have their corners aligned.
-    """
-    return tuple(crop_size if n <= crop_size else math.ceil((n - 1) / stride) * stride + 1 for n in (height, width))
-
-
 def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress=None, counter=None):
     """→ int64 confusion matrix (classes, classes) of a segmentation model over a data set of (image, mask).
 
@@ -60,7 +39,8 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
     counter = counter or ConfusionCounter(model)
     preprocess = model.preprocessing
     total = np.zeros((model.num_classes, model.num_classes), np.int64)
-    for size, indices in _by_size(dataset, crop_size).items():
+    groups = _by_size(dataset, functools.partial(padded_size, crop_size=crop_size, stride=model.output_stride))
+    for size, indices in groups.items():
 
         def pad(image, mask, size=size):
             return pad_to(image.astype(np.float32), mask, *size, preprocess.mean)
@@ -78,22 +58,38 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
     return total
 
 
-def predict(model, image, crop_size=513, segmenter=None):
-    """uint8 RGB image (H, W, 3) → uint8 label map (H, W), padded as in `evaluate` and cut back."""
-    segmenter = segmenter or Segmenter(model)
-    height, width = image.shape[:2]
-    size = padded_size(height, width, crop_size)
-    padded, _ = pad_to(image.astype(np.float32), None, *size, model.preprocessing.mean)
-    fed = np.asarray(model.preprocessing(padded), np.float32)
-    return segmenter.predict_on_batch(fed[None])[0, :height, :width].astype(np.uint8)
+def predicted(predictor, dataset, *, batch_size=1, workers=2):
+    """Predicts a whole data set of (image, mask), in constant memory.
+
+    Args:
+        predictor: a ModelPredictor, or an export's (`engine.runtimes`).
+        batch_size: images of one padded size that are predicted at once.
+        workers: threads that read images ahead.
+
+    Yields:
+        (index, uint8 labels (H, W), uint8 mask (H, W)), images of one padded size after each other.
+    """
+    batches = [
+        indices[start : start + batch_size]
+        for indices in _by_size(dataset, predictor.padded_size).values()
+        for start in range(0, len(indices), batch_size)
+    ]
+    with ThreadPoolExecutor(workers) as readers:
+        ahead = deque()
+        for batch in (*batches, *[None] * workers):
+            if batch is not None:
+                ahead.append((batch, [readers.submit(dataset.__getitem__, index) for index in batch]))
+            if len(ahead) > workers or (batch is None and ahead):
+                indices, samples = ahead.popleft()
+                images, masks = zip(*(sample.result() for sample in samples), strict=True)
+                yield from zip(indices, predictor.labels_of(images), masks, strict=True)
 
 
-def prediction_sheet(model, dataset, class_names, count, crop_size=513, segmenter=None):
+def prediction_sheet(predictor, dataset, class_names, count):
     """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
-    segmenter = segmenter or Segmenter(model)
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     chosen = [dataset[index] for index in indices]
-    return sheet([(image, mask, predict(model, image, crop_size, segmenter)) for image, mask in chosen], class_names)
+    return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
 
 
 class Subset:
@@ -109,11 +105,11 @@ class Subset:
         return self.dataset[self.indices[index]]
 
 
-def _by_size(dataset, crop_size):
+def _by_size(dataset, padded_size):
     """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
     groups = {}
     for index, path in enumerate(dataset.image_paths):
-        groups.setdefault(padded_size(*image_size(path), crop_size), []).append(index)
+        groups.setdefault(padded_size(*image_size(path)), []).append(index)
     return groups
 
 

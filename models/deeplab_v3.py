@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from models import mobilenet_v2, resnet
-from models.layers import Conv2d, Network, Scope, resize_bilinear
+from models.layers import AtrousConv2d, Conv2d, Network, Scope, resize_bilinear
 
 BACKBONES = {
     "resnet_v2_18": resnet.resnet_v2_18,
@@ -75,7 +75,7 @@ class DeepLabV3(Network):
         self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
         rates = [rate * 16 // self.output_stride for rate in atrous_rates]
         self.aspp = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)] + [
-            Conv2d(channels, HEAD_CHANNELS, 3, dilation=rate, name=f"aspp{branch}", **options)
+            AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options)
             for branch, rate in enumerate(rates, start=1)
         ]
         branches = 1 + len(self.aspp)

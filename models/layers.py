@@ -212,6 +212,19 @@ class Conv2d(Module):
         return self.activation(x) if self.activation else x
 
 
+class AtrousConv2d(Conv2d):
+    """A 3x3 `Conv2d` of stride 1 whose dilation comes near the size of the map, as in ASPP: most taps see padding."""
+
+    def __init__(self, in_channels, out_channels, dilation, **kwargs):
+        super().__init__(in_channels, out_channels, 3, dilation=dilation, **kwargs)
+
+    def _convolve(self, x):
+        height, width = x.shape[1:3]
+        if height is not None and width is not None and max(height, width) <= self.dilation:
+            return _convolve(x, self.kernel[1:2, 1:2], 1, "SAME", 1)  # only the middle tap ever meets the map
+        return _convolve_atrous(x, self.kernel, self.dilation)
+
+
 class DepthwiseConv2d(Conv2d):
     """slim.separable_conv2d with no pointwise part: one filter a channel, `depthwise_weights` (k, k, channels, 1)."""
 
@@ -237,11 +250,6 @@ def classify(features, logits):
     """Features (N, h, w, C) → float32 (N, num_classes): global mean, then the 1x1 convolution `logits`."""
     x = logits(ops.mean(features, axis=(1, 2), keepdims=True))
     return ops.cast(ops.squeeze(x, axis=(1, 2)), "float32")
-
-
-def subsample(x, stride):
-    """Every stride-th pixel: slim's 1x1 max pool."""
-    return x if stride == 1 else x[:, ::stride, ::stride, :]
 
 
 def resize_bilinear(x, height, width, align_corners=True):
@@ -272,6 +280,46 @@ if ON_TENSORFLOW:
         # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
         return tf.nn.conv2d(x, ops.convert_to_tensor(kernel), stride, padding, dilations=dilation)
 
+    def _convolve_atrous(x, kernel, dilation):
+        if None in x.shape[1:3]:
+            return _convolve(x, kernel, 1, "SAME", dilation)
+        settings = {"strides": [1] * 4, "padding": "SAME", "dilations": [1, dilation, dilation, 1]}
+
+        @tf.custom_gradient
+        def by_taps(x, kernel):
+            def gradient(dy):  # here the native kernels are the faster ones
+                return (
+                    tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings),
+                    tf.raw_ops.Conv2DBackpropFilter(
+                        input=x, filter_sizes=tf.shape(kernel), out_backprop=dy, **settings
+                    ),
+                )
+
+            return _sum_of_taps(x, kernel, dilation), gradient
+
+        return by_taps(x, tf.convert_to_tensor(kernel))
+
+    def _sum_of_taps(x, kernel, dilation):
+        """One 1x1 convolution a tap, over just the part of the map that the tap sees. On a CPU that takes 0.8 times
+        the time of the dilated convolution in float32, and in bfloat16, which it has no good kernel for, 0.2 to 0.4."""
+        height, width = x.shape[1:3]
+        taps = []
+        for row in range(3):
+            for column in range(3):
+                down, right = (row - 1) * dilation, (column - 1) * dilation
+                if abs(down) >= height or abs(right) >= width:
+                    continue
+                top, bottom = max(0, -down), min(height, height - down)
+                left, end = max(0, -right), min(width, width - right)
+                seen = x[:, top + down : bottom + down, left + right : end + right]
+                tap = tf.nn.conv2d(seen, kernel[row : row + 1, column : column + 1], 1, "VALID")
+                taps.append(tf.pad(tap, ((0, 0), (top, height - bottom), (left, width - end), (0, 0))))
+        return tf.add_n(taps)
+
+    def subsample(x, stride):
+        """Every stride-th pixel: slim's 1x1 max pool, which is also several times faster than a strided slice."""
+        return x if stride == 1 else tf.nn.max_pool2d(x, 1, stride, "VALID")
+
     def _normalize_by_batch(x, gamma, beta, epsilon):
         return tf.compat.v1.nn.fused_batch_norm(x, gamma.value, beta.value, epsilon=epsilon, is_training=True)
 
@@ -284,6 +332,13 @@ else:
 
     def _convolve(x, kernel, stride, padding, dilation):
         return ops.conv(x, kernel, strides=stride, padding=padding.lower(), dilation_rate=dilation)
+
+    def _convolve_atrous(x, kernel, dilation):
+        return _convolve(x, kernel, 1, "SAME", dilation)
+
+    def subsample(x, stride):
+        """Every stride-th pixel, as slim's 1x1 max pool."""
+        return x if stride == 1 else x[:, ::stride, ::stride, :]
 
     def _normalize_by_batch(x, gamma, beta, epsilon):
         mean, variance = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))

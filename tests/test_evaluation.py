@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from engine.evaluation import ConfusionCounter, evaluate, evaluate_classifier, padded_size, predict
+from engine.evaluation import ConfusionCounter, evaluate, evaluate_classifier, predicted
+from engine.inference import ModelPredictor, padded_size
 from engine.metrics import confusion_matrix
 from models.deeplab_v3 import DeepLabV3
 from models.resnet import Bottleneck, ResNet
@@ -60,7 +61,7 @@ def test_padded_size_is_the_crop_or_the_next_stride_multiple_plus_one(size, expe
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_equals_a_plain_loop_in_numpy(model, tmp_path, batch_size):
     images = Images(tmp_path, [(40, 60), (65, 65), (33, 50), (90, 40)])  # the last does not fit the crop
-    expected = np.zeros((4, 4), np.int64)
+    expected, one_by_one = np.zeros((4, 4), np.int64), []
     for image, mask in images.samples:
         height, width = padded_size(*mask.shape, 65)
         padded = np.full((1, height, width, 3), 127.5, "f")
@@ -68,12 +69,16 @@ def test_equals_a_plain_loop_in_numpy(model, tmp_path, batch_size):
         labels = np.asarray(model(padded / 127.5 - 1, training=False)).argmax(-1)[0]
         cut = labels[: mask.shape[0], : mask.shape[1]]
         expected += confusion_matrix(mask, cut, 4)
-        assert np.array_equal(predict(model, image, 65), cut)
+        one_by_one.append(cut)
     assert expected.any(0).sum() > 1
     seen = []
     found = evaluate(model, images, crop_size=65, batch_size=batch_size, progress=seen.append)
     np.testing.assert_array_equal(found, expected)
     assert sum(seen) == 4
+    predictor = ModelPredictor(model, "abcd", crop_size=65)
+    for index, labels, mask in predicted(predictor, images, batch_size=batch_size):
+        assert np.array_equal(labels, one_by_one[index])
+        assert np.array_equal(mask, images[index][1])
 
 
 def test_counter_ignores_255(model):
