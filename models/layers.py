@@ -1,8 +1,8 @@
 """The layers all networks are made of, under slim's names: the only file that knows which backend it runs on.
 
 A module is built by its parent, inside the parent's name scope, so that `variable.path` is the name the variable has
-in a slim checkpoint. Everything else is `keras.ops`; two TensorFlow fast paths (native dilated convolution, fused
-batch norm) are here because Keras' own are several times slower on a CPU.
+in a slim checkpoint. Everything else is `keras.ops`; a few TensorFlow fast paths (native and tap-by-tap dilated
+convolution, fused batch norm, subsampling) are here because Keras' own are several times slower on a CPU.
 """
 
 import posixpath

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from models.layers import (
+    AtrousConv2d,
     BatchNorm,
     Conv2d,
     DepthwiseConv2d,
@@ -49,6 +50,29 @@ def test_dilated_convolution_equals_keras(size, dilation):
     x = features_of(size)
     expected = ops.conv(x, conv.kernel, padding="same", dilation_rate=dilation) + conv.bias
     assert largest_difference(conv(x), expected) < EXACT
+
+
+@pytest.mark.parametrize("size", [(9, 12), (17, 17)])
+@pytest.mark.parametrize("dilation", [2, 6, 10, 18])  # 10: only the middle row meets the lower map; 18: one tap
+def test_tap_by_tap_equals_the_dilated_convolution_and_so_do_its_gradients(size, dilation):
+    conv = built(AtrousConv2d(4, 5, dilation, name="conv"))
+    x, weights = tf.constant(features_of(size)), tf.constant(features_of(size, 5)[::-1])
+
+    def output_and_gradients(call):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = call(x)
+            loss = tf.reduce_sum(output * weights)
+        return output, *tape.gradient(loss, [x, conv.kernel.value])
+
+    def plain(x):
+        return ops.conv(x, conv.kernel, padding="same", dilation_rate=dilation) + conv.bias
+
+    unknown_size = tf.function(conv, input_signature=[tf.TensorSpec((None, None, None, 4))])
+    expected = output_and_gradients(plain)
+    for call in (conv, tf.function(conv), unknown_size):
+        found = output_and_gradients(call)
+        assert all(largest_difference(a, b) < EXACT for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 3])
