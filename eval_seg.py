@@ -1,9 +1,11 @@
-"""Measures a segmentation model on an image set in the PASCAL VOC layout: IoU of each class and their means.
+"""Measures segmentation models on an image set in the PASCAL VOC layout: IoU of each class and their means.
 
 python eval_seg.py --ckpt runs/seg --data VOC2012
+python eval_seg.py --ckpt runs/seg --data VOC2012 --output-stride 8 --multi-scale --flip
+python eval_seg.py --ckpt runs/seg --data VOC2012 --image-set test --predict-only --voc-submission results.tar.gz
 
 The model and its number of classes are told from the checkpoint, its settings from the run it lies in. Images are
-padded with the mean pixel, never resized.
+padded with the mean pixel, never resized. Several checkpoints, runs or exports give one table side by side.
 """
 
 import argparse
@@ -11,60 +13,87 @@ import argparse
 from engine import cli
 from errors import UserError
 
+ONE_MODEL_ONLY = ("sheet", "confusion", "worst", "save_pred", "voc_submission")
+WITHOUT_MASKS = ("save_pred", "voc_submission")
+OUTPUTS = ("json", "csv", "sheet", "confusion", "trimap", "worst", "save_pred", "voc_submission")
+
 
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
+    parser.add_argument(
+        "--ckpt", required=True, nargs="+", metavar="MODEL", help="checkpoint, .tar.gz, directory, run or export"
+    )
     parser.add_argument("--data", required=True, help="folder in the VOC layout")
     parser.add_argument("--image-set", default="val", help="[%(default)s]")
     parser.add_argument("--batch-size", type=cli.positive_int, default=1, help="[%(default)s]")
     parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that read images [%(default)s]")
     cli.add_segmenter_arguments(parser)
-    parser.add_argument("--sheet", metavar="FILE.png", help="draw some images, their truth and predictions there")
-    parser.add_argument("--sheet-images", type=cli.positive_int, default=6, help="[%(default)s]")
-    parser.add_argument("--json", metavar="FILE", help="write the scores there too")
-    return parser.parse_args(argv)
+    cli.add_averaging_arguments(parser)
+
+    scores = parser.add_argument_group("scores, of one or several models")
+    scores.add_argument("--json", metavar="FILE", help="all scores and the confusion matrix; of several models a list")
+    scores.add_argument("--csv", metavar="FILE", help="a row a class and a mean, a column a model; fractions")
+    scores.add_argument(
+        "--trimap", metavar="FILE.png", help="draw the mIoU within 1 … 40 pixels of boundaries; numbers go to --json"
+    )
+    pictures = parser.add_argument_group("pictures and predictions, of one model")
+    pictures.add_argument("--sheet", metavar="FILE.png", help="draw some images, their truth and predictions")
+    pictures.add_argument("--sheet-images", type=cli.positive_int, default=6, metavar="N", help="[%(default)s]")
+    pictures.add_argument("--worst", metavar="FILE.png", help="list and draw the images of lowest mIoU")
+    pictures.add_argument("--worst-images", type=cli.positive_int, default=8, metavar="N", help="[%(default)s]")
+    pictures.add_argument("--confusion", metavar="FILE.png", help="draw the confusion matrix")
+    pictures.add_argument("--save-pred", metavar="DIR", help="write each prediction there as a palette PNG")
+    pictures.add_argument(
+        "--voc-submission", metavar="FILE.tar.gz", help="write the archive that the VOC evaluation server takes"
+    )
+    pictures.add_argument(
+        "--competition",
+        choices=("comp5", "comp6"),
+        default="comp6",
+        help="its folder: comp5 is for models trained on VOC's own data alone, comp6 for others, such as those "
+        "pre-trained on ImageNet [%(default)s]",
+    )
+    pictures.add_argument(
+        "--predict-only", action="store_true", help="the image set has no masks, as VOC's test: nothing is scored"
+    )
+    args = parser.parse_args(argv)
+    check_flags(args)
+    return args
+
+
+def check_flags(args):
+    """Raises UserError for flags that contradict each other."""
+    if len(set(args.ckpt)) < len(args.ckpt):
+        raise UserError(f"--ckpt: a model is named twice: {' '.join(args.ckpt)}")
+    given = [name for name in OUTPUTS if getattr(args, name)]
+    if len(args.ckpt) > 1 and (refused := [name for name in given if name in ONE_MODEL_ONLY]):
+        raise UserError(f"{flags_of(refused)}: for one model only, --ckpt names {len(args.ckpt)}; call once for each")
+    if args.predict_only:
+        if refused := [name for name in given if name not in WITHOUT_MASKS]:
+            raise UserError(f"--predict-only: without masks there is nothing to score: leave out {flags_of(refused)}")
+        if not given:
+            raise UserError(f"--predict-only: say what becomes of the predictions: {flags_of(WITHOUT_MASKS)}")
+
+
+def flags_of(names):
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def main(argv=None):
     args = parse_arguments(argv)
-    import json
-
-    import numpy as np
-    from tqdm import tqdm
-
-    from data.images import write_whole
     from data.voc import VOCSegmentation
-    from engine.build import open_segmenter
-    from engine.evaluation import predicted, prediction_sheet
-    from engine.metrics import confusion_matrix, score_table, scores_by_class
-    from engine.pictures import png
+    from engine import measuring
 
-    dataset = VOCSegmentation(args.data, args.image_set)
-    opened = open_segmenter(args.ckpt, args)
-    if len(opened.class_names) != dataset.num_classes:
-        raise UserError(
-            f"{args.ckpt}: has {len(opened.class_names)} classes, {args.data} has {dataset.num_classes} "
-            f"({', '.join(dataset.class_names)})"
-        )
-    print(opened.report.text().splitlines()[0])
-    print(opened.report.text().splitlines()[-1])
-    predictor = opened.predictor()
-    with tqdm(total=len(dataset), unit="image", disable=None) as bar:
-        matrix = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
-        for _, labels, mask in predicted(predictor, dataset, batch_size=args.batch_size, workers=args.workers):
-            matrix += confusion_matrix(mask, labels, dataset.num_classes)
-            bar.update()
-    print(score_table(matrix, dataset.class_names))
-    if args.sheet:
-        picture = prediction_sheet(predictor, dataset, dataset.class_names, args.sheet_images)
-        write_whole(args.sheet, png(picture))
-        print(f"{args.sheet}: images, truth, predictions")
-    if args.json:
-        result = scores_by_class(matrix, dataset.class_names)
-        result |= {"checkpoint": args.ckpt, "image_set": args.image_set, "images": len(dataset), "model": opened.config}
-        result["confusion_matrix"] = matrix.tolist()
-        write_whole(args.json, json.dumps(result, indent=1).encode())
+    dataset = VOCSegmentation(args.data, args.image_set, masks=not args.predict_only)
+    measuring.check_outputs({flag: path for flag in OUTPUTS if (path := getattr(args, flag))}, dataset)
+    models = measuring.open_models(args.ckpt, args, dataset)
+    if args.predict_only:
+        measuring.predict(models[0], dataset, args)
+        return
+    measured = []
+    while models:  # each is let go before the next one runs
+        measured.append(measuring.measure(models.pop(0), dataset, args))
+    measuring.report(measured, dataset, args)
 
 
 if __name__ == "__main__":

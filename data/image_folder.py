@@ -54,6 +54,10 @@ class ImageFolder:
         path, label = self.samples[index]
         return read_image(path), label
 
+    def files(self, index):
+        """The files that `dataset[index]` reads."""
+        return [self.samples[index][0]]
+
     def _add_class(self, folder):
         if folder.name not in self.class_names:
             raise DataError(f"{folder}: {folder.name!r} is none of the classes {', '.join(self.class_names)}.")

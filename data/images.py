@@ -1,6 +1,7 @@
 """Image files in and out: read whole or refused, written whole or not at all."""
 
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -76,14 +77,15 @@ def _jpeg_is_whole(content):
     # Skip the headers segment by segment: a thumbnail inside one has an end marker of its own.
     while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
         at += 1 if content[at + 1] == 0xFF else 2 + int.from_bytes(content[at + 2 : at + 4])
-    return content.find(b"\xff\xd9", at) >= 0  # within a scan, 0xFF is followed by 0x00: this is the real end
+    # Within a scan, 0xFF is followed by 0x00: this is the real end. It is looked for where it ought to be, at the end.
+    return content.rfind(b"\xff\xd9", at) >= 0
 
 
 def write_whole(path, content):
     """Writes the bytes `content` beside `path` and renames, so that nobody ever sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         beside.write_bytes(content)
         beside.replace(path)

@@ -17,7 +17,7 @@ from data.voc import IGNORE_LABEL
 cv2.setNumThreads(1)
 
 
-def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_range=(0.5, 2.0)):
+def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_range=(0.5, 2.0), flip=True):
     """Scales by a random factor, crops a random window of `crop_size`, flips every other one left to right.
 
     Where the scaled image is smaller than the crop it sits at the top left (before the flip), on the mean pixel.
@@ -30,6 +30,7 @@ def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_ran
         mean_pixel: three values in [0, 255], rounded for the padding.
         scale_range: the smallest and the largest factor; drawn uniformly, then rounded so that a whole number of source
             pixels fills the crop.
+        flip: False leaves every image the way it looks.
 
     Returns:
         uint8 (crop_size, crop_size, 3) and uint8 (crop_size, crop_size), 255 where padded.
@@ -49,7 +50,7 @@ def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_ran
     # Not INTER_NEAREST: that one samples at the pixels' corners, up to half a source step off the bilinear image.
     mask = cv2.resize(mask[source], size, interpolation=cv2.INTER_NEAREST_EXACT)
     image, mask = pad_to(image, mask, crop_size, crop_size, mean_pixel)
-    if rng.random() < 0.5:
+    if flip and rng.random() < 0.5:
         image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
     return image, mask
 

@@ -37,6 +37,11 @@ VOC_CLASSES = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
+def names_of(num_classes):
+    """The names of classes that nobody has named: VOC's where there are as many."""
+    return VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {label}" for label in range(num_classes))
+
+
 def palette(n=256):
     """The VOC colour map: bits 0, 3, 6 … of a label are the high bits of red, 1, 4, 7 … of green, 2, 5 … of blue.
 
@@ -100,11 +105,16 @@ def write_mask(path, mask):
     mask = np.asarray(mask)
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise DataError(f"{path}: a mask to write must be uint8 (H, W). Received: {mask.dtype} {mask.shape}.")
+    write_whole(path, mask_png(mask))
+
+
+def mask_png(mask):
+    """The bytes of a palette PNG in the VOC colours that holds the class indices uint8 (H, W)."""
     picture = Image.fromarray(mask)
     picture.putpalette(palette().tobytes())
     content = io.BytesIO()
     picture.save(content, "PNG")
-    write_whole(path, content.getvalue())
+    return content.getvalue()
 
 
 class VOCSegmentation:
@@ -116,6 +126,9 @@ class VOCSegmentation:
         root/SegmentationClassAug/<name>.png            where there is one, else
         root/SegmentationClass/<name>.png
 
+    Args:
+        masks: False for an image set whose masks nobody has, such as VOC's `test`: each mask is then None.
+
     Attributes:
         root, image_set: as given, `root` as a Path.
         names: the images' names, in the order of the image set.
@@ -126,13 +139,13 @@ class VOCSegmentation:
             broken file.
     """
 
-    def __init__(self, root, image_set):
+    def __init__(self, root, image_set, masks=True):
         self.root, self.image_set = Path(root), image_set
         lines = self._read_image_set()
         self.names = [name for _, name in lines]
         self.class_names = self._read_class_names()
         self.num_classes = len(self.class_names)
-        self._files = self._find_files(lines)
+        self._files = self._find_files(lines, masks)
 
     def __len__(self):
         return len(self._files)
@@ -141,12 +154,21 @@ class VOCSegmentation:
         """Returns (image, mask): uint8 (H, W, 3) RGB and uint8 (H, W)."""
         image_path, mask_path = self._files[index]
         image = read_image(image_path)
-        return image, read_mask(mask_path, self.num_classes, image.shape[:2])
+        return image, mask_path and read_mask(mask_path, self.num_classes, image.shape[:2])
+
+    def files(self, index):
+        """The files that `dataset[index]` reads."""
+        return [file for file in self._files[index] if file]
 
     @property
     def image_paths(self):
         """The image files, in the order of the image set."""
         return [image for image, _ in self._files]
+
+    def masks(self):
+        """Yields every mask, uint8 (H, W), in the order of the image set, without reading the images."""
+        for _, path in self._files:
+            yield read_mask(path, self.num_classes)
 
     def _read_image_set(self):
         """Returns the image set's [(line number, name)]."""
@@ -165,20 +187,13 @@ class VOCSegmentation:
 
     def _read_class_names(self):
         path = self.root / "ImageSets" / "Segmentation" / "classes.txt"
-        if not path.is_file():
-            return VOC_CLASSES
-        names = [line.strip() for line in _read_lines(path)]
-        for number, name in enumerate(names, 1):
-            if not name:
-                raise DataError(f"{path}, line {number}: empty. Write one class name a line, background first.")
-            if name in names[: number - 1]:
-                raise DataError(f"{path}, line {number}: the class {name!r} is there twice.")
-        if not 2 <= len(names) <= IGNORE_LABEL:
-            raise DataError(f"{path}: must name 2 to {IGNORE_LABEL} classes, background included; found {len(names)}.")
-        return tuple(names)
+        return read_class_names(path) if path.is_file() else VOC_CLASSES
 
-    def _find_files(self, lines):
-        """Returns [(image path, mask path)]. Each folder is listed once: asking for every file is slow on a network."""
+    def _find_files(self, lines, with_masks):
+        """Returns [(image path, mask path or None)].
+
+        Each folder is listed once: asking for every file is slow on a network.
+        """
         images, masks, masks_aug = (
             {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
             for folder in (self.root / name for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
@@ -187,10 +202,10 @@ class VOCSegmentation:
         found, missing = [], []
         for number, name in lines:
             image = next((images[name + suffix] for suffix in IMAGE_SUFFIXES if name + suffix in images), None)
-            mask = masks.get(f"{name}.png")
+            mask = masks.get(f"{name}.png") if with_masks else None
             if image is None:
                 missing.append((number, f"JPEGImages/{name}.jpg"))
-            elif mask is None:
+            elif with_masks and mask is None:
                 missing.append((number, f"SegmentationClass/{name}.png"))
             else:
                 found.append((image, mask))
@@ -202,8 +217,21 @@ class VOCSegmentation:
         return found
 
 
+def read_class_names(path):
+    """Reads a classes.txt, one class a line and background first → tuple of str. Raises DataError for a bad one."""
+    names = [line.strip() for line in _read_lines(path)]
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise DataError(f"{path}, line {number}: empty. Write one class name a line, background first.")
+        if name in names[: number - 1]:
+            raise DataError(f"{path}, line {number}: the class {name!r} is there twice.")
+    if not 2 <= len(names) <= IGNORE_LABEL:
+        raise DataError(f"{path}: must name 2 to {IGNORE_LABEL} classes, background included; found {len(names)}.")
+    return tuple(names)
+
+
 def _read_lines(path):
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text: {error}.") from error

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data.voc import VOC_CLASSES
+from data.voc import names_of
 from engine.cli import renames
 from engine.device import set_precision
 from engine.run_directory import read_config, run_of
@@ -10,6 +10,8 @@ from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, deeplab_v3
 from models.identify import canonical_scope, identify
+from models.layers import to_be_restored
+from models.preprocessing import PREPROCESSINGS
 from models.weight_init import MISMATCH, MISSING, checkpoint_guided_init, rename_scope
 
 
@@ -70,6 +72,25 @@ def segmenter_of(checkpoint, rename=None, **overrides):
     return config | {key: value for key, value in overrides.items() if value is not None}
 
 
+def second_stage_config(name, num_classes, checkpoint, rename=None, **overrides):
+    """`segmenter_of` the first stage's run or checkpoint, whose head is to learn on.
+
+    Raises UserError where there is no such head: no checkpoint, no DeepLab v3, another backbone than `name`, which may
+    be None, or another number of classes.
+    """
+    if checkpoint is None:
+        raise UserError("--stage2 needs the first stage's run: --ckpt none has none")
+    config = segmenter_of(checkpoint, rename, **overrides)
+    if name not in (None, config["backbone"]):
+        raise UserError(f"{checkpoint}: holds {config['backbone']}, not the {name} that --model asks for")
+    if config["num_classes"] != num_classes:
+        raise UserError(
+            f"{checkpoint}: its head has {config['num_classes']} classes, the data {num_classes}; --stage2 goes on "
+            "with the head as it is, so train a first stage on this data"
+        )
+    return config
+
+
 @dataclass(frozen=True)
 class OpenedSegmenter:
     """A DeepLab v3 with the weights of a checkpoint, and what the program that uses it must know.
@@ -118,25 +139,29 @@ def open_segmenter(checkpoint, args):
     return OpenedSegmenter(model, config, report, tuple(said["classes"]), crop_size)
 
 
-def names_of(num_classes):
-    """The names of classes that nobody has named: VOC's where there are as many."""
-    return VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {label}" for label in range(num_classes))
-
-
 def load_segmenter(checkpoint, config, rename=None, ema=False):
     """Builds the model of `config` and loads the whole of it from `checkpoint`. → (model, Report)
 
     Raises CheckpointError when one of its variables is not in the checkpoint.
     """
-    model = build_segmenter(config)
+    with to_be_restored():
+        model = build_segmenter(config)
     report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema)
-    _check_whole(report, checkpoint)
+    check_whole(report, checkpoint)
     return model, report
 
 
 def build_segmenter(config, batch_norm_decay=0.997):
-    """DeepLab v3 from its configuration: a dict of the keyword arguments of `deeplab_v3`."""
-    return deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
+    """DeepLab v3 from its configuration: a dict of the keyword arguments of `deeplab_v3`.
+
+    Its key `preprocessing`, where there is one, names what replaces the backbone's own (`PREPROCESSINGS`).
+    """
+    config = dict(config)
+    preprocessing = config.pop("preprocessing", None)
+    model = deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
+    if preprocessing is not None:
+        model.preprocessing = PREPROCESSINGS[preprocessing]
+    return model
 
 
 def build_classifier(config, batch_norm_decay=0.997):
@@ -161,11 +186,12 @@ def restored_tap(checkpoint, end_point, rename=None):
         options["depth_multiplier"] = depth_multiplier
     model = tap(backbone, end_point, **options)
     report = checkpoint_guided_init(model, checkpoint, rename=rename)
-    _check_whole(report, checkpoint)
+    check_whole(report, checkpoint)
     return model, report
 
 
-def _check_whole(report, checkpoint):
+def check_whole(report, checkpoint):
+    """Raises CheckpointError unless every variable of the model came from the checkpoint, by the Report."""
     absent = report.of(MISSING) + report.of(MISMATCH)
     if absent:
         raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")

@@ -5,6 +5,7 @@ import sys
 import time
 
 import keras
+import numpy as np
 
 from errors import UserError
 from models.weight_init import named_variables
@@ -68,10 +69,12 @@ class RunKeeper(keras.callbacks.Callback):
 
     def _open_window(self):
         self.model.reset_metrics()
+        self.mean_losses = []  # of the window's steps so far, as the device has them
         self.window_start, self.window_opened = self.step, time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
+        self.mean_losses.append(logs["loss"])
         last = self.step == self.stop_step
         saves = last or self.step % self.save_every == 0
         evaluates = self.evaluate is not None and (last or self.step % self.eval_every == 0)
@@ -82,7 +85,9 @@ class RunKeeper(keras.callbacks.Callback):
 
     def _close_window(self, logs, saves, evaluates):
         logs = {name: float(value) for name, value in logs.items()}
-        self._check(logs["loss"])
+        self._check_loss()
+        if saves or evaluates:
+            self._check_weights()
         seconds = time.perf_counter() - self.window_opened
         rate = (self.step - self.window_start) * self.batch_size / seconds
         learning_rate = self._learning_rate()
@@ -117,14 +122,28 @@ class RunKeeper(keras.callbacks.Callback):
         schedule = self.model.optimizer._learning_rate
         return float(schedule(self.step - 1)) if callable(schedule) else float(self.model.optimizer.learning_rate)
 
-    def _check(self, loss):
-        if not math.isfinite(loss):
-            saved = self.run.last_step()
-            kept = f"the last good checkpoint is model.ckpt-{saved}" if saved else "no checkpoint was saved yet"
-            raise UserError(
-                f"{self.run.path}: the loss became {loss} in steps {self.window_start + 1} … {self.step}; {kept}. "
-                "Lower --learning-rate, add --warmup-steps or --clip-norm, or look at the labels."
-            )
+    def _check_loss(self):
+        """Stops the run at the first step whose loss is no number."""
+        for step, loss in enumerate(map(float, self.mean_losses), self.window_start + 1):
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss} at step {step}")
+
+    def _check_weights(self):
+        """Keeps from being saved what a finite loss has just broken."""
+        for name, variable in named_variables(self.model).items():
+            if not np.isfinite(np.asarray(variable)).all():
+                raise self._diverged(f"{name} is no longer finite after step {self.step}")
+
+    def _diverged(self, what):
+        saved = self.run.last_step()
+        if saved:
+            kept = f"The last good checkpoint is model.ckpt-{saved}; --ckpt {self.run.path} starts from it."
+        else:
+            kept = "There is no good checkpoint, no checkpoint was saved yet."
+        return UserError(
+            f"{self.run.path}: {what} (learning rate {self._learning_rate():.4g}). {kept} Lower --learning-rate, add "
+            "--warmup-steps or --clip-norm, or look at the labels; name another --run-dir."
+        )
 
     def on_train_end(self, logs=None):
         self.progress.close()

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections import defaultdict
 
 from errors import UserError
 
@@ -49,9 +50,41 @@ def nonnegative_float(text):
     return value
 
 
+def positive_float(text):
+    """An argparse type: a finite number above 0."""
+    value = nonnegative_float(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be above 0, got 0")
+    return value
+
+
+def fraction(text):
+    """An argparse type: a number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return value
+
+
+def positive_range(text):
+    """An argparse type: "0.5,2" → (0.5, 2.0)."""
+    low, high = (positive_float(part) for part in text.split(","))
+    if low > high:
+        raise argparse.ArgumentTypeError(f"must be LOW,HIGH with LOW no more than HIGH, got {text}")
+    return low, high
+
+
 def int_list(text):
     """An argparse type: "1,2,4" → (1, 2, 4); "" → ()."""
     return tuple(positive_int(part) for part in text.split(",") if part.strip())
+
+
+def scale_list(text):
+    """An argparse type: "0.5,1,1.5" → (0.5, 1.0, 1.5)."""
+    scales = tuple(float(part) for part in text.split(","))
+    if not all(0 < scale <= 8 for scale in scales):
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 8, got {text}")
+    return scales
 
 
 def scope_list(text):
@@ -89,6 +122,33 @@ def add_restore_arguments(parser):
     return group
 
 
+MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the paper's, section 4.1
+
+
+def add_averaging_arguments(parser):
+    """--scales or --multi-scale, --flip, --window: how often an image is looked at (`OpenedSegmenter.predictor`)."""
+    group = parser.add_argument_group("how often an image is looked at; probabilities are averaged")
+    scales = group.add_mutually_exclusive_group()
+    scales.add_argument(
+        "--scales", type=scale_list, default=(1.0,), metavar="S,…", help="sizes at which the image is looked at [1]"
+    )
+    scales.add_argument(
+        "--multi-scale",
+        action="store_const",
+        dest="scales",
+        const=MULTI_SCALE,
+        help="the paper's scales: " + ",".join(f"{scale:g}" for scale in MULTI_SCALE),
+    )
+    group.add_argument("--flip", action="store_true", help="the image and its mirror image")
+    group.add_argument(
+        "--window",
+        type=positive_int,
+        metavar="PIXELS",
+        help="larger pictures go through the backbone by windows of this side, where memory does not hold them whole; "
+        "the head sees all of them at once [whole]",
+    )
+
+
 def add_segmenter_arguments(parser):
     """What tells how a checkpoint's DeepLab v3 is built and fed for inference (`engine.build.open_segmenter`)."""
     group = parser.add_argument_group("model")
@@ -109,8 +169,12 @@ def add_segmenter_arguments(parser):
     return group
 
 
-def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_decay, run_dir):
-    """What both training scripts take: what is restored, schedule, what learns, the run directory."""
+def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_decay, run_dir, paper=None):
+    """What both training scripts take: what is restored, schedule, what learns, the run directory.
+
+    paper: {argument: what the paper has it at}, for the help texts.
+    """
+    paper = defaultdict(str, {name: f"; the paper's: {value}" for name, value in (paper or {}).items()})
     add_restore_arguments(parser).add_argument(
         "--allow-missing",
         type=scope_list,
@@ -119,25 +183,62 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
         help="backbone scopes that may be missing in the checkpoint; any other that is stops the start",
     )
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--steps", type=positive_int, default=steps, help="training steps [%(default)s]")
-    recipe.add_argument("--batch-size", type=positive_int, default=batch_size, help="images a step [%(default)s]")
     recipe.add_argument(
-        "--learning-rate", type=nonnegative_float, default=learning_rate, help="base rate [%(default)s]"
+        "--steps", type=positive_int, default=steps, help=f"training steps{paper['steps']} [%(default)s]"
     )
-    recipe.add_argument("--power", type=nonnegative_float, default=0.9, help="of the poly schedule [%(default)s]")
-    recipe.add_argument("--momentum", type=nonnegative_float, default=0.9, help="[%(default)s]")
+    recipe.add_argument(
+        "--batch-size", type=positive_int, default=batch_size, help=f"images a step{paper['batch_size']} [%(default)s]"
+    )
+    recipe.add_argument(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="a step's images are computed in N parts, one after the other: the memory of one part, and the gradient "
+        "of the whole, but for batch norm's statistics (see --freeze-bn) [%(default)s]",
+    )
+    recipe.add_argument(
+        "--learning-rate",
+        type=nonnegative_float,
+        default=learning_rate,
+        help=f"base rate{paper['learning_rate']} [%(default)s]",
+    )
+    recipe.add_argument(
+        "--power",
+        type=nonnegative_float,
+        default=0.9,
+        help=f"of the poly schedule, (1 - step/steps)^power{paper['power']} [%(default)s]",
+    )
+    recipe.add_argument(
+        "--warmup-steps",
+        type=nonnegative_int,
+        default=0,
+        metavar="N",
+        help=f"the rate rises in a line over the first N steps{paper['warmup_steps']} [%(default)s]",
+    )
+    recipe.add_argument(
+        "--momentum", type=nonnegative_float, default=0.9, help=f"TensorFlow 1's{paper['momentum']} [%(default)s]"
+    )
     recipe.add_argument(
         "--weight-decay",
         type=nonnegative_float,
         default=weight_decay,
-        help="L2 on convolution kernels, half the sum of squares as TensorFlow 1 and the paper have it [%(default)s]",
+        help="L2 on convolution kernels: half the sum of squares joins the loss, as TensorFlow 1 and the paper have it"
+        f"{paper['weight_decay']} [%(default)s]",
+    )
+    recipe.add_argument(
+        "--clip-norm",
+        type=positive_float,
+        metavar="NORM",
+        help=f"gradients are scaled down to this norm, over all of them at once{paper['clip_norm']} [none]",
     )
     recipe.add_argument(
         "--bn-decay",
         type=nonnegative_float,
-        help="decay of batch norm's moving statistics [the paper's 0.9997 at 30,000 steps, less for fewer]",
+        help=f"decay of batch norm's moving statistics{paper['bn_decay']} "
+        "[0.9997 at 30,000 steps, for fewer what forgets as much]",
     )
-    recipe.add_argument("--seed", type=nonnegative_int, default=0, help="[%(default)s]")
+    recipe.add_argument("--seed", type=nonnegative_int, default=0, help="same seed, same losses [%(default)s]")
     recipe.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
 
     learns = parser.add_argument_group("what learns")
@@ -152,9 +253,9 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
         nargs="?",
         const="all",
         choices=("all", "statistics"),
-        help="batch norm keeps its moving statistics (and gamma and beta, unless only `statistics` is asked for)",
+        help="batch norm keeps its moving statistics (and gamma and beta, unless only `statistics` is asked for)"
+        f"{paper['freeze_bn']}",
     )
-
     learns.add_argument(
         "--restored-lr",
         type=nonnegative_float,
@@ -177,4 +278,4 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
 
 
 # What may differ when a run is continued: it changes no weight.
-FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir", "histograms")
+FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir", "histograms", "cache")

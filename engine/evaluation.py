@@ -1,17 +1,23 @@
-"""A model on a whole data set: whole images, padded and never resized, into one confusion matrix."""
+"""A model on a whole data set: whole images, padded and never resized; what is counted, kept and written of them."""
 
 import functools
+import heapq
+import sys
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from keras import ops
+from tqdm import tqdm
 
 from data.images import image_size
 from data.pipeline import evaluation_batches, original_errors
 from data.transforms import pad_to
-from data.voc import IGNORE_LABEL
+from data.voc import IGNORE_LABEL, write_mask
 from engine.inference import Segmenter, padded_size
+from engine.metrics import confusion_matrix, scores
 from engine.pictures import captioned, sheet
 
 
@@ -58,6 +64,23 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
     return total
 
 
+class Validator:
+    """Scores a segmentation model while it is trained.
+
+    Attributes:
+        matrix: the confusion matrix of the last call.
+    """
+
+    def __init__(self, model, dataset, crop_size, workers):
+        self.model, self.dataset = model, dataset
+        self.options = {"crop_size": crop_size, "workers": workers, "counter": ConfusionCounter(model)}
+
+    def __call__(self):
+        """→ `engine.metrics.scores` of the whole data set."""
+        self.matrix = evaluate(self.model, self.dataset, **self.options)
+        return scores(self.matrix)
+
+
 def predicted(predictor, dataset, *, batch_size=1, workers=2):
     """Predicts a whole data set of (image, mask), in constant memory.
 
@@ -85,11 +108,113 @@ def predicted(predictor, dataset, *, batch_size=1, workers=2):
                 yield from zip(indices, predictor.labels_of(images), masks, strict=True)
 
 
+def feed(consumers, predictor, dataset, *, batch_size=1, workers=2):
+    """Predicts a whole data set, `predicted`, for several consumers at once, and shows how far it is.
+
+    A consumer has `add(index, labels, mask)`: ConfusionTotal, WorstImages, PredictionWriter, and
+    `engine.boundary.TrimapCounter`, `engine.submission.Submission`.
+    """
+    with ImageProgress(len(dataset)) as progress:
+        for index, labels, mask in predicted(predictor, dataset, batch_size=batch_size, workers=workers):
+            for consumer in consumers:
+                consumer.add(index, labels, mask)
+            progress.advance()
+
+
+class ConfusionTotal:
+    """The confusion matrix of all images: `matrix`, int64 (classes, classes)."""
+
+    def __init__(self, num_classes):
+        self.matrix = np.zeros((num_classes, num_classes), np.int64)
+
+    def add(self, index, labels, mask):
+        """Counts the labels of an image, uint8 (H, W), against its mask, uint8 (H, W)."""
+        self.matrix += confusion_matrix(mask, labels, len(self.matrix))
+
+
+class WorstImages:
+    """Keeps the `count` images whose own mIoU, over the classes in truth or prediction, is lowest."""
+
+    def __init__(self, num_classes, count):
+        self.num_classes, self.count = num_classes, count
+        self._heap = []
+
+    def add(self, index, labels, mask):
+        """Considers an image; one of which every pixel is ignored has no score and is left out."""
+        miou = scores(confusion_matrix(mask, labels, self.num_classes))["miou"]
+        if not np.isnan(miou):
+            heapq.heappush(self._heap, (-miou, -index, labels))
+            if len(self._heap) > self.count:
+                heapq.heappop(self._heap)
+
+    @property
+    def found(self):
+        """[(mIoU, index, uint8 labels (H, W))], the worst first."""
+        return [(-miou, -index, labels) for miou, index, labels in sorted(self._heap, key=lambda e: e[:2])[::-1]]
+
+
+class PredictionWriter:
+    """Writes each image's labels as a palette PNG, `folder/<name>.png`."""
+
+    def __init__(self, folder, names):
+        self.folder, self.names = Path(folder), names
+
+    def add(self, index, labels, mask=None):
+        """Writes the labels of the image `index`, uint8 (H, W)."""
+        write_mask(self.folder / f"{self.names[index]}.png", labels)
+
+
+class ImageProgress:
+    """How many of `total` images are done, images/s and the time left: a bar on a terminal, else a line now and then.
+
+    A context manager; at its end the sum is said.
+    """
+
+    SECONDS = 15  # between two lines of a log
+
+    def __init__(self, total):
+        self.total, self.done = total, 0
+
+    def __enter__(self):
+        self._began = self._said = time.perf_counter()
+        layout = "{n_fmt}/{total_fmt} images |{bar}| {rate_noinv_fmt}, {remaining} left"
+        self._bar = tqdm(total=self.total, unit=" images", dynamic_ncols=True, bar_format=layout, disable=None)
+        return self
+
+    def advance(self):
+        """Says that one more image is done."""
+        self.done += 1
+        self._bar.update()
+        now = time.perf_counter()
+        if self._bar.disable and now - self._said > self.SECONDS:
+            self._said = now
+            rate = self.done / (now - self._began)
+            left = tqdm.format_interval((self.total - self.done) / rate)
+            print(f"{self.done}/{self.total} images, {rate:.2f} images/s, {left} left", file=sys.stderr, flush=True)
+
+    def __exit__(self, kind, error, trace):
+        self._bar.close()
+        if kind is None:
+            seconds = time.perf_counter() - self._began
+            took = tqdm.format_interval(seconds)
+            print(f"{self.done} images in {took}, {self.done / seconds:.2f} images/s", file=sys.stderr)
+
+
 def prediction_sheet(predictor, dataset, class_names, count):
     """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     chosen = [dataset[index] for index in indices]
     return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
+
+
+def worst_sheet(worst, dataset, class_names):
+    """uint8 RGB: the images of a WorstImages, the worst first, each with its name, mIoU, truth and prediction."""
+    samples, captions = [], []
+    for miou, index, labels in worst.found:
+        image, mask = dataset[index]
+        samples.append((image, mask, labels))
+        captions.append(f"{dataset.names[index]}: mIoU {100 * miou:.1f} %")
+    return sheet(samples, class_names, captions=captions)
 
 
 class Subset:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -9,9 +10,9 @@ from keras import ops
 
 from data.transforms import pad_to
 from engine.device import use_xla
-from models.layers import resize_bilinear
+from models.layers import interpolation, resize_bilinear
 
-MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the paper's, section 4.1
+STRIP = 256  # rows of a large picture that are upsampled at once
 
 
 def logits_at(model, images, scale=1.0):
@@ -22,9 +23,15 @@ def logits_at(model, images, scale=1.0):
     """
     height, width = ops.shape(images)[1:3]
     if scale != 1:
-        sides = (max(2, round((side - 1) * scale) + 1) for side in (height, width))
-        images = resize_bilinear(images, *sides, model.align_corners)
+        images = resize_bilinear(images, _scaled(height, scale), _scaled(width, scale), model.align_corners)
     return resize_bilinear(model.small_logits(images), height, width, model.align_corners)
+
+
+def _scaled(side, scale):
+    """(side - 1) * scale + 1: of an int, or of a scalar tensor where one graph serves images of several sizes."""
+    if isinstance(side, int):
+        return round((side - 1) * scale) + 1
+    return ops.cast(ops.round(ops.cast(side - 1, "float32") * scale), "int32") + 1
 
 
 def mean_probabilities(model, images, scales=(1.0,), flip=False):
@@ -42,13 +49,14 @@ class Segmenter(keras.Model):
 
     Args:
         scales, flip: over which the probabilities are averaged (`mean_probabilities`).
+        eager: without tracing, for the few images that do not repay it.
     """
 
-    def __init__(self, model, scales=(1.0,), flip=False):
+    def __init__(self, model, scales=(1.0,), flip=False, eager=False):
         super().__init__(name="segmenter")
         self.model, self.scales, self.flip = model, tuple(scales), flip
         self.built = True
-        self.compile(jit_compile=use_xla())
+        self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
 
     @property
     def averages(self):
@@ -68,6 +76,19 @@ class ProbabilityMapper(Segmenter):
         return mean_probabilities(self.model, images, self.scales, self.flip)
 
 
+class Part(keras.Model):
+    """A part of a segmentation model for inference: `function`, one of its methods, compiled."""
+
+    def __init__(self, model, function):
+        super().__init__(name="part")
+        self.model, self.function = model, function
+        self.built = True
+        self.compile(jit_compile=use_xla())
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
 class ModelPredictor:
     """What any image of its own size is predicted with, by a model of this project.
 
@@ -78,14 +99,19 @@ class ModelPredictor:
         class_names: its classes, background first.
         crop_size: images are padded to this square, larger ones to the next multiple of the stride plus one; pixels.
         scales, flip: averaged over.
-        window: side of the sliding window for pictures that are larger than it, pixels; None: pictures go in whole.
+        window: pictures that are larger than this square, pixels, go through the backbone window by window; the head
+            sees all windows' features at once, so that its image pooling and its widest dilations see what they would
+            otherwise. None: pictures go in whole.
+        eager: without tracing: the first image is predicted in half the time, the following take twice as long.
     """
 
-    def __init__(self, model, class_names, crop_size=513, scales=(1.0,), flip=False, window=None):
+    def __init__(self, model, class_names, crop_size=513, scales=(1.0,), flip=False, window=None, eager=False):
         self.model, self.class_names, self.crop_size = model, tuple(class_names), crop_size
         self.window = None if window is None else padded_size(window, window, 1, model.output_stride)[0]
-        self._labels = Segmenter(model, scales, flip)
-        self._probabilities = ProbabilityMapper(model, scales, flip)
+        self.scales, self.flip = tuple(scales), flip
+        self._labels = Segmenter(model, scales, flip, eager)
+        self._probabilities = ProbabilityMapper(model, scales, flip, eager)
+        self._features, self._head = Part(model, model.features), Part(model, model.head)
 
     @property
     def num_classes(self):
@@ -102,12 +128,16 @@ class ModelPredictor:
     def labels_of(self, images):
         """The labels of several images that are padded to one size, predicted as one batch."""
         if any(map(self._slides, images)):
-            return [self.probabilities(image).argmax(-1).astype(np.uint8) for image in images]
+            return [
+                np.concatenate([strip.argmax(-1).astype(np.uint8) for strip in self._slide(image)]) for image in images
+            ]
         return [labels.astype(np.uint8) for labels in self._whole(images, self._labels)]
 
     def probabilities(self, image):
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
-        return self._slide(image) if self._slides(image) else self._whole([image], self._probabilities)[0]
+        if self._slides(image):
+            return np.concatenate(list(self._slide(image)))
+        return self._whole([image], self._probabilities)[0]
 
     def _slides(self, image):
         return self.window is not None and max(image.shape[:2]) > self.window
@@ -119,17 +149,76 @@ class ModelPredictor:
         return [part[: image.shape[0], : image.shape[1]] for part, image in zip(found, images, strict=True)]
 
     def _slide(self, image):
+        """Yields the probabilities (rows, W, classes) of one strip of the image after the other."""
         height, width = image.shape[:2]
-        total = np.zeros((height, width, self.num_classes), np.float32)
-        seen = np.zeros((height, width, 1), np.float32)
-        starts = (window_starts(side, self.window, self.model.output_stride) for side in (height, width))
-        for top, left in itertools.product(*starts):
-            part = image[top : top + self.window, left : left + self.window]
-            fed = fed_to(self.model, part, (self.window, self.window))
-            found = np.asarray(self._probabilities.predict_on_batch(fed[None]))[0, : part.shape[0], : part.shape[1]]
-            total[top : top + self.window, left : left + self.window] += found
-            seen[top : top + self.window, left : left + self.window] += 1
-        return np.divide(total, seen, out=total)
+        size = self.padded_size(height, width)
+        fed = fed_to(self.model, image, size)
+        passes = [(scale, mirrored) for scale in self.scales for mirrored in ((False, True) if self.flip else (False,))]
+        small = [self._logits_by_windows(fed, *one) for one in passes]
+        for top in range(0, height, STRIP):
+            rows = slice(top, min(top + STRIP, height))
+            total = sum(np.asarray(ops.softmax(self._upsampled(logits, size, rows, width))) for logits in small)
+            yield total / len(passes)
+
+    def _logits_by_windows(self, fed, scale, mirrored):
+        """float32 (H, W, 3) → float32 logits (h, w, classes) of the image at `scale`, turned back if mirrored."""
+        images = fed[None, :, ::-1] if mirrored else fed[None]
+        if scale != 1:
+            sides = (_scaled(side, scale) for side in fed.shape[:2])
+            images = np.asarray(resize_bilinear(images, *sides, self.model.align_corners))
+        stride = self.model.output_stride
+        windows = [windows_over(side, self.window, stride) for side in images.shape[1:3]]
+        features = None
+        for rows, columns in itertools.product(*windows):
+            part = np.asarray(self._features.predict_on_batch(images[:, rows.seen, columns.seen]))
+            if features is None:
+                shape = [math.ceil(side / stride) for side in images.shape[1:3]]
+                features = np.zeros((1, *shape, part.shape[-1]), part.dtype)
+            features[:, rows.kept, columns.kept] = part[:, rows.inner, columns.inner]
+        logits = np.asarray(self._head.predict_on_batch(features), np.float32)[0]
+        return logits[:, ::-1] if mirrored else logits
+
+    def _upsampled(self, logits, size, rows, width):
+        """Logits (h, w, classes) → those of some rows of the image (rows, width, classes)."""
+        down, across = (
+            interpolation(small, side, self.model.align_corners)
+            for small, side in zip(logits.shape[:2], size, strict=True)
+        )
+        return ops.matmul(across[:width], ops.tensordot(down[rows], logits, 1))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window along one axis. `seen`: its pixels of the image; of the features, which are a stride apart, `kept` are
+    those that it is to give to the image's, and `inner` the same counted from the window's own first."""
+
+    seen: slice
+    kept: slice
+    inner: slice
+
+
+def windows_over(side, window, stride):
+    """Covers `side` pixels with windows, all of one size and at multiples of the stride → list of Window.
+
+    So a window's features sit where those of the whole image would. Neighbours share a third of a window, of which
+    each gives the half that is farther from its own border, where it saw padding instead of picture.
+    """
+    window = min(window, side)
+    shared = window // 3 // stride
+    step = max(stride, (window - 1) // stride * stride - shared * stride)
+    count = 1 + math.ceil((side - window) / step)
+    last = math.ceil((side - window) / stride) * stride
+    starts = [min(index * step, last) for index in range(count)]
+    cuts = [0, *((before + window - 1 + after) // 2 // stride for before, after in itertools.pairwise(starts)), None]
+    cuts[-1] = math.ceil(side / stride)
+    return [
+        Window(
+            slice(start, start + window),
+            slice(first, end),
+            slice(first - start // stride, end - start // stride),
+        )
+        for start, (first, end) in zip(starts, itertools.pairwise(cuts), strict=True)
+    ]
 
 
 def padded_size(height, width, crop_size=513, stride=16):
@@ -139,16 +228,6 @@ def padded_size(height, width, crop_size=513, stride=16):
     pixels have their corners aligned.
     """
     return tuple(crop_size if n <= crop_size else math.ceil((n - 1) / stride) * stride + 1 for n in (height, width))
-
-
-def window_starts(side, window, stride):
-    """Where the windows over `side` pixels begin: two thirds of a window apart, at multiples of the stride.
-
-    So a window's features sit where those of the whole image would. The last window may reach beyond the side.
-    """
-    step = max(stride, window * 2 // 3 // stride * stride)
-    count = 1 if side <= window else 1 + math.ceil((side - window) / step)
-    return [index * step for index in range(count)]
 
 
 def fed_to(model, image, size):

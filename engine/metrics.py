@@ -2,7 +2,14 @@
 
 import numpy as np
 
-SCORES = ("miou", "miou_present", "pixel_accuracy", "mean_accuracy", "fwiou")
+_MEANS = {
+    "miou": "mIoU",
+    "miou_present": "mIoU, classes in the labels",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "fwiou": "frequency-weighted IoU",
+}
+SCORES = tuple(_MEANS)
 
 
 def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
@@ -43,26 +50,46 @@ def scores(matrix):
 
 
 def scores_by_class(matrix, class_names):
-    """`scores` and {"iou": {class: fraction, or None where the class is in neither labels nor predictions}}."""
-    iou = {name: None if np.isnan(v) else float(v) for name, v in zip(class_names, class_iou(matrix), strict=True)}
-    return {**scores(matrix), "iou": iou}
+    """`scores` and {"iou": {class: fraction}}, as JSON has them: None where there was nothing to count."""
+    iou = dict(zip(class_names, class_iou(matrix), strict=True))
+    return {**_without_nan(scores(matrix)), "iou": _without_nan(iou)}
 
 
-def score_table(matrix, class_names):
-    """The scores as text: a line a class (IoU in percent, pixels labelled so), then the means."""
-    result = scores_by_class(matrix, class_names)
-    pixels = np.asarray(matrix).sum(1)
-    width = max(len(name) for name in (*class_names, "mIoU, classes in the labels"))
-    lines = [f"{'class':<{width}}  IoU [%]        pixels"]
+def score_table(matrices, class_names):
+    """The scores of one or several models as text: a line a class, then the means, in percent.
+
+    Args:
+        matrices: {model: confusion matrix}, all of the same labels.
+    """
+    results = [scores_by_class(matrix, class_names) for matrix in matrices.values()]
+    heads = ["IoU [%]"] if len(results) == 1 else list(matrices)
+    pixels = np.asarray(next(iter(matrices.values()))).sum(1)
+    width = max(map(len, (*class_names, *_MEANS.values())))
+    widths = [max(7, len(head)) for head in heads]
+
+    def line(name, values, digits, end=""):
+        cells = ("-" if value is None else f"{100 * value:.{digits}f}" for value in values)
+        return "  ".join([f"{name:<{width}}", *map(str.rjust, cells, widths)]) + end
+
+    lines = ["  ".join([f"{'class':<{width}}", *map(str.rjust, heads, widths), f"{'pixels':>12}"])]
     for name, count in zip(class_names, pixels, strict=True):
-        iou = result["iou"][name]
-        lines.append(f"{name:<{width}}  {'-' if iou is None else f'{100 * iou:.1f}':>7}  {count:>12,}")
-    means = {
-        "mIoU": "miou",
-        "mIoU, classes in the labels": "miou_present",
-        "pixel accuracy": "pixel_accuracy",
-        "mean accuracy": "mean_accuracy",
-        "frequency-weighted IoU": "fwiou",
-    }
-    lines += [f"{label:<{width}}  {100 * result[key]:>7.2f}" for label, key in means.items()]
+        lines.append(line(name, (result["iou"][name] for result in results), 1, f"  {count:>12,}"))
+    lines += [line(label, (result[key] for result in results), 2) for key, label in _MEANS.items()]
     return "\n".join(lines)
+
+
+def score_rows(matrices, class_names):
+    """The scores as rows of a table for other programs: a header, a row a class, a row a mean; fractions, "" for none.
+
+    Args:
+        matrices: {model: confusion matrix}, all of the same labels.
+    """
+    results = [scores_by_class(matrix, class_names) for matrix in matrices.values()]
+    rows = [("score", "class", *matrices)]
+    rows += [("iou", name, *(result["iou"][name] for result in results)) for name in class_names]
+    rows += [(name, "", *(result[name] for result in results)) for name in SCORES]
+    return [["" if cell is None else cell for cell in row] for row in rows]
+
+
+def _without_nan(values):
+    return {name: None if np.isnan(value) else float(value) for name, value in values.items()}

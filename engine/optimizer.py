@@ -72,9 +72,21 @@ class Momentum(keras.optimizers.SGD):
         }
 
 
-def poly(base, steps, power=0.9, end=0.0):
-    """base · (1 − step / steps) ^ power: the paper's schedule."""
-    return keras.optimizers.schedules.PolynomialDecay(base, steps, end_learning_rate=end, power=power)
+class Poly(keras.optimizers.schedules.PolynomialDecay):
+    """base · (1 − step / steps) ^ power, the paper's schedule; the first `warmup_steps` rise to it in a line.
+
+    Steps count from 0: with a warm-up the first is made with 1 / `warmup_steps` of the schedule's rate.
+    """
+
+    def __init__(self, base, steps, power=0.9, warmup_steps=0):
+        super().__init__(base, steps, end_learning_rate=0.0, power=power)
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        rate = super().__call__(step)
+        if not self.warmup_steps:
+            return rate
+        return rate * ops.minimum((ops.cast(step, rate.dtype) + 1.0) / self.warmup_steps, 1.0)
 
 
 def add_weight_decay(model, rate):

@@ -16,37 +16,71 @@ def overlay(image, mask, opacity=0.6):
     return np.where(shown[..., None], blended, image)
 
 
-def legend(classes, class_names, width):
-    """uint8 RGB (H, width, 3): a coloured square and the name of each of `classes`, in as many lines as they take."""
-    entries, line, x = [], 0, 8
+def overlay_with_legend(image, mask, class_names):
+    """The overlay, uint8 RGB (H, W, 3), and below it the legend of the classes that it shows.
+
+    The picture's top left (H, W) is the overlay, pixel for pixel; where the names need more width than it has, the
+    picture is wider. Large images get a large legend, as they are looked at from further away.
+    """
+    shown = [label for label in np.unique(mask) if label not in (0, IGNORE_LABEL)]
+    scale = max(1.0, min(image.shape[:2]) / 600)
+    return stacked([overlay(image, mask), legend(shown or [0], class_names, image.shape[1], scale)])
+
+
+def legend(classes, class_names, width, scale=1.0):
+    """A coloured square and the name of each of `classes`, in as many lines as they take.
+
+    Args:
+        width: of the picture, pixels; it is wider where one name alone needs more.
+        scale: how many times as large as usual (15 pixels a square).
+
+    Returns:
+        uint8 RGB (H, W, 3).
+    """
+    line_height, square, gap = (round(pixels * scale) for pixels in (_LINE, 14, 8))
+    text = {"fontFace": _FONT, "fontScale": _SIZE * scale, "thickness": max(1, round(scale))}
+    entries, line, x = [], 0, gap
     for label in classes:
-        (text_width, _), _ = cv2.getTextSize(class_names[label], _FONT, _SIZE, 1)
-        if x + 20 + text_width > width and x > 8:
-            line, x = line + 1, 8
-        entries.append((label, line, x))
-        x += 36 + text_width
-    strip = np.full(((line + 1) * _LINE + 4, width, 3), 255, np.uint8)
-    for label, row, left in entries:
-        top = row * _LINE + 5
-        colour = tuple(map(int, palette()[label]))
-        cv2.rectangle(strip, (left, top), (left + 14, top + 14), colour, -1)
-        cv2.rectangle(strip, (left, top), (left + 14, top + 14), (90, 90, 90), 1)
-        cv2.putText(strip, class_names[label], (left + 20, top + 12), _FONT, _SIZE, (0, 0, 0), 1, cv2.LINE_AA)
+        (text_width, _), _ = cv2.getTextSize(class_names[label], **text)
+        needed = square + gap + text_width
+        if x + needed + gap > width and x > gap:
+            line, x = line + 1, gap
+        end = x + needed
+        entries.append((label, line, x, end))
+        x = end + 2 * gap
+    width = max(width, *(end + gap for *_, end in entries))
+    strip = np.full(((line + 1) * line_height + gap // 2, width, 3), 255, np.uint8)
+    for label, row, left, _ in entries:
+        top = row * line_height + gap // 2 + 1
+        corners = (left, top), (left + square, top + square)
+        cv2.rectangle(strip, *corners, tuple(map(int, palette()[label])), -1)
+        cv2.rectangle(strip, *corners, (90, 90, 90), text["thickness"])
+        at = (left + square + gap, top + square - round(2 * scale))
+        cv2.putText(strip, class_names[label], at, color=(0, 0, 0), lineType=cv2.LINE_AA, **text)
     return strip
 
 
-def sheet(samples, class_names, tile=240):
+def stacked(pictures):
+    """uint8 RGB pictures below each other, on white where they are narrower than the widest."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures])
+
+
+def sheet(samples, class_names, tile=240, captions=()):
     """A row a sample: image, truth over it, prediction over it; legend below.
 
     Args:
         samples: [(image, truth, prediction)]: uint8 RGB (H, W, 3), uint8 (H, W), integer (H, W).
         tile: side of the square each picture is fitted into, pixels.
+        captions: a text for above each row; none if empty.
 
     Returns:
         uint8 RGB.
     """
     gap, seen, rows = 6, set(), [_titles(("image", "truth", "prediction"), tile, 6)]
-    for image, truth, prediction in samples:
+    for number, (image, truth, prediction) in enumerate(samples):
+        if captions:
+            rows.append(_titles(captions[number : number + 1], 3 * tile + 2 * gap, gap))
         labels = np.asarray(prediction, np.uint8)
         seen |= set(np.unique(truth)) | set(np.unique(labels))
         scale = tile / max(image.shape[:2])
@@ -58,7 +92,7 @@ def sheet(samples, class_names, tile=240):
             row[:height, left : left + width] = cv2.resize(picture, (width, height), interpolation=interpolation)
         rows.append(row)
     rows.append(legend(sorted(seen - {IGNORE_LABEL}), class_names, rows[0].shape[1]))
-    return np.concatenate(rows)
+    return stacked(rows)
 
 
 def captioned(images, captions, columns=4):

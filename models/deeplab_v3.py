@@ -94,14 +94,21 @@ class DeepLabV3(Network):
         )
         self.head_scopes = ("image_pooling", *(branch.name for branch in self.aspp), "concat_projection", "logits")
 
+    def features(self, images):
+        """What the head is fed: (N, h, w, channels of the backbone)."""
+        net = self.backbone
+        return net.features(images) if self.feature_source == "postnorm" else net.raw_features(images)
+
+    def head(self, features):
+        """Features (N, h, w, C) → logits (N, h, w, num_classes)."""
+        pooled = self.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
+        pooled = ops.broadcast_to(pooled, (*ops.shape(features)[:3], HEAD_CHANNELS))
+        x = ops.concatenate([pooled, *(branch(features) for branch in self.aspp)], axis=-1)
+        return self.logits(self.concat_projection(x))
+
     def small_logits(self, images):
         """Logits (N, h, w, num_classes) at the features' size."""
-        net = self.backbone
-        x = net.features(images) if self.feature_source == "postnorm" else net.raw_features(images)
-        pooled = self.image_pooling(ops.mean(x, axis=(1, 2), keepdims=True))
-        pooled = ops.broadcast_to(pooled, (*ops.shape(x)[:3], HEAD_CHANNELS))
-        x = ops.concatenate([pooled, *(branch(x) for branch in self.aspp)], axis=-1)
-        return self.logits(self.concat_projection(x))
+        return self.head(self.features(images))
 
     def call(self, images, training=False):
         height, width = ops.shape(images)[1:3]

@@ -18,6 +18,8 @@ if ON_TENSORFLOW:
 
 _end_points = ContextVar("end_points", default=None)
 _built_on_call = ContextVar("built_on_call", default=False)
+_folded = ContextVar("folded", default=False)
+_to_be_restored = ContextVar("to_be_restored", default=False)
 
 
 @contextmanager
@@ -38,6 +40,26 @@ def built_on_call():
         yield
     finally:
         _built_on_call.reset(token)
+
+
+@contextmanager
+def batch_norm_folded():
+    """Within it, all that is left of a convolution's batch norm is its beta: for the values of `models.folding`."""
+    token = _folded.set(True)
+    try:
+        yield
+    finally:
+        _folded.reset(token)
+
+
+@contextmanager
+def to_be_restored():
+    """Within it, kernels are built as zeros: drawing random ones takes longer than reading those that replace them."""
+    token = _to_be_restored.set(True)
+    try:
+        yield
+    finally:
+        _to_be_restored.reset(token)
 
 
 class Module(keras.layers.Layer):
@@ -193,7 +215,8 @@ class Conv2d(Module):
         return (kernel_size, kernel_size, in_channels, out_channels)
 
     def build(self, input_shape=None):
-        self.kernel = self.add_weight(name=self.kernel_name, shape=self.kernel_shape, initializer=self.initializer)
+        initializer = "zeros" if _to_be_restored.get() else self.initializer
+        self.kernel = self.add_weight(name=self.kernel_name, shape=self.kernel_shape, initializer=initializer)
         self.bias = None
         if self.normalizer is None:
             self.bias = self.add_weight(name="biases", shape=(self.out_channels,), initializer="zeros")
@@ -208,7 +231,12 @@ class Conv2d(Module):
 
     def call(self, x):
         x = self._convolve(x)
-        x = x + ops.cast(self.bias, x.dtype) if self.normalizer is None else self.normalizer(x)
+        if self.normalizer is None:
+            x = x + ops.cast(self.bias, x.dtype)
+        elif _folded.get():
+            x = x + ops.cast(self.normalizer.beta, x.dtype)
+        else:
+            x = self.normalizer(x)
         return self.activation(x) if self.activation else x
 
 
@@ -260,17 +288,20 @@ def resize_bilinear(x, height, width, align_corners=True):
     areas (half-pixel centres), as `tf.image.resize` has it.
     """
     x = ops.cast(x, "float32")
-    if not align_corners:
-        return ops.image.resize(x, (height, width), interpolation="bilinear", data_format="channels_last")
     n, h, w, c = ops.shape(x)
-    rows = ops.matmul(_interpolation(h, height), ops.reshape(x, (n, h, w * c)))
-    return ops.matmul(_interpolation(w, width), ops.reshape(rows, (n, height, w, c)))
+    rows = ops.matmul(interpolation(h, height, align_corners), ops.reshape(x, (n, h, w * c)))
+    return ops.matmul(interpolation(w, width, align_corners), ops.reshape(rows, (n, height, w, c)))
 
 
-def _interpolation(size, new_size):
-    """(new_size, size): each row weighs the two nearest of `size` points, end points aligned."""
-    step = ops.cast(size - 1, "float32") / ops.cast(ops.maximum(new_size - 1, 1), "float32")
-    position = ops.arange(new_size, dtype="float32")[:, None] * step
+def interpolation(size, new_size, align_corners=True):
+    """float32 (new_size, size): each row weighs the two nearest of `size` points. Sizes may be scalars of a graph."""
+    position = ops.arange(new_size, dtype="float32")[:, None]
+    last = ops.cast(size - 1, "float32")
+    if align_corners:
+        position = position * (last / ops.cast(ops.maximum(new_size - 1, 1), "float32"))
+    else:
+        position = (position + 0.5) * ((last + 1.0) / ops.cast(new_size, "float32")) - 0.5
+        position = ops.minimum(ops.maximum(position, 0.0), last)
     return ops.relu(1.0 - ops.abs(position - ops.arange(size, dtype="float32")[None, :]))
 
 

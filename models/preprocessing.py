@@ -18,3 +18,4 @@ class Preprocessing:
 
 UNIT_RANGE = Preprocessing("[-1, 1]", (127.5, 127.5, 127.5), 1 / 127.5)  # slim's inception_preprocessing
 MEAN_SUBTRACTED = Preprocessing("RGB minus mean", (123.68, 116.78, 103.94), 1.0)  # slim's vgg_preprocessing
+PREPROCESSINGS = {"unit-range": UNIT_RANGE, "mean-subtracted": MEAN_SUBTRACTED}

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.optimizer import Momentum, add_weight_decay, poly
+from engine.optimizer import Momentum, Poly, add_weight_decay
 
 
 def test_equals_tensorflow_1_momentum_under_a_decaying_rate():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(3, 4)).astype("f"), rng.normal(size=(6, 3, 4)).astype("f")
     ours = keras.Variable(start)
-    optimizer = Momentum(poly(0.1, 6))
+    optimizer = Momentum(Poly(0.1, 6))
     optimizer.build([ours])
     for gradient in gradients:
         optimizer.apply([tf.constant(gradient)])
@@ -48,10 +48,32 @@ def test_gradient_norms_are_kept_by_scope():
 
 
 def test_poly_starts_at_the_base_and_ends_at_zero():
-    schedule = poly(0.007, 100)
+    schedule = Poly(0.007, 100)
     assert float(schedule(0)) == pytest.approx(0.007)
     assert float(schedule(50)) == pytest.approx(0.007 * 0.5**0.9)
     assert float(schedule(100)) == 0
+
+
+def test_warm_up_rises_in_a_line_to_the_poly_schedule():
+    schedule, plain = Poly(0.007, 100, warmup_steps=10), Poly(0.007, 100)
+    for step in (0, 1, 4, 9, 10, 50, 100):
+        assert float(schedule(step)) == pytest.approx(min(1, (step + 1) / 10) * float(plain(step)))
+
+
+def test_clipping_is_tensorflow_s_by_global_norm():
+    rng = np.random.default_rng(0)
+    for scale in (1.0, 0.01):  # above the norm, and below it
+        gradients = [scale * rng.normal(size=(3,)).astype("f"), scale * rng.normal(size=(2, 2)).astype("f")]
+        variables = [keras.Variable(np.zeros_like(g), name=f"v{i}") for i, g in enumerate(gradients)]
+        optimizer = Momentum(
+            1.0, global_clipnorm=0.5, scope_of=lambda path: "all", multipliers={variables[1].path: 0.1}
+        )
+        optimizer.build(variables)
+        optimizer.apply([tf.constant(g) for g in gradients])
+        clipped, norm = tf.clip_by_global_norm(gradients, 0.5)
+        np.testing.assert_allclose(variables[0].numpy(), -clipped[0], rtol=1e-5)
+        np.testing.assert_allclose(variables[1].numpy(), -0.1 * clipped[1], rtol=1e-5)
+        assert optimizer.gradient_norms() == pytest.approx({"all": float(norm)})  # as they were before
 
 
 def test_weight_decay_is_half_the_sum_of_squares_of_kernels_only(tiny_resnet):

@@ -2,9 +2,10 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from data.voc import VOC_CLASSES, palette
-from engine.pictures import legend, overlay, png, sheet
+from engine.pictures import legend, overlay, overlay_with_legend, png, sheet
 
 
 def test_overlay_is_aligned_to_the_pixel():
@@ -25,6 +26,40 @@ def test_legend_shows_every_colour_and_breaks_lines():
     assert all(tuple(palette()[label]) in colours for label in range(21))
     assert strip.shape[1] == 400
     assert strip.shape[0] > legend([0], VOC_CLASSES, 400).shape[0]
+
+
+def test_legend_is_wider_rather_than_cut():
+    names = ("background", "a class with a name of many words")
+    strip = legend([1], names, 40)
+    assert strip.shape[1] > 200
+    assert (strip[:, -6:] == 255).all()  # the text ends before the picture does
+    assert (strip[:, -40:] != 255).any()
+
+
+@pytest.mark.parametrize("size", [(20, 30), (375, 500), (1500, 2000)])
+def test_overlay_with_legend_names_what_is_shown(size):
+    image = np.full((*size, 3), 90, np.uint8)
+    mask = np.zeros(size, np.uint8)
+    mask[3:9, 4:7], mask[11:15] = 15, 255
+    picture = overlay_with_legend(image, mask, VOC_CLASSES)
+    assert np.array_equal(picture[: size[0], : size[1]], overlay(image, mask))
+    below = picture[size[0] :]
+    assert (picture[: size[0], size[1] :] == 255).all()
+    saturated = np.unique(below[np.ptp(below.astype(int), axis=-1) > 0], axis=0)
+    assert saturated.tolist() == [palette()[15].tolist()]  # neither background nor ignored pixels nor another class
+    squares = (below == palette()[15]).all(-1)
+    assert squares.any(1).sum() >= max(13, size[0] // 60)  # larger on larger images
+
+
+def test_only_background_is_said():
+    picture = overlay_with_legend(np.full((20, 300, 3), 90, np.uint8), np.zeros((20, 300), np.uint8), VOC_CLASSES)
+    assert np.array_equal(picture[20:], legend([0], VOC_CLASSES, 300))
+
+
+def test_sheet_is_as_wide_as_its_legend():
+    image, mask = np.zeros((30, 30, 3), np.uint8), np.ones((30, 30), np.uint8)
+    names = ("background", "a class with a name of many more words than fit")
+    assert sheet([(image, mask, mask)], names, tile=30).shape[1] > 3 * 36
 
 
 def test_sheet_has_a_row_a_sample_and_reads_back():

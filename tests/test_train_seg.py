@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,6 +189,11 @@ def test_named_scopes_may_be_missing(voc, partial, tmp_path, capsys):
         (["--ckpt", "none"], "name one with --model"),
         (["--ckpt", "none", "--model", "mobilenet_v2", "--ema"], "need a --ckpt"),
         (["--ema"], "moving averages were asked for"),
+        (["--accumulate", "3"], "must divide the batch of 2 images"),
+        (["--warmup-steps", "40", "--steps", "40"], "must be fewer than the 40 steps"),
+        (["--class-weights", "1,2"], "2 weights for the data's 5 classes"),
+        (["--stage2"], "no segmentation head"),
+        (["--stage2", "--ckpt", "none", "--model", "mobilenet_v2"], "needs the first stage's run"),
         (["--train", "new", "--freeze", "aspp0,image_pooling,concat_projection,logits"], "nothing is left to learn"),
     ],
 )
@@ -240,8 +246,98 @@ def test_broken_data_stops_training_with_the_file_s_name(checkpoint, tmp_path, h
 
 def test_diverging_run_stops_with_advice(voc, checkpoint, tmp_path):
     flags = ["--steps", 60, "--learning-rate", 1e9, "--log-every", 1]
-    with pytest.raises(UserError, match=r"the loss became (nan|inf).*no checkpoint was saved yet.*--learning-rate"):
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) at step \d+ .*no checkpoint was saved yet.*--learning-rate"
+    ):
         train_seg.main(command(voc, checkpoint, tmp_path / "run", *flags))
+
+
+def test_weights_that_a_finite_loss_broke_are_not_saved(voc, checkpoint, tmp_path):
+    """The loss of a step says what the weights were before it."""
+    flags = ["--steps", 3, "--learning-rate", "1e38", "--weight-decay", "1e6", "--save-every", 1, "--log-every", 1]
+    with pytest.raises(UserError, match=r"no longer finite after step 1 .* no checkpoint was saved yet"):
+        train_seg.main(command(voc, checkpoint, tmp_path / "run", *flags))
+    assert not list((tmp_path / "run").glob("model.ckpt-*"))
+
+
+@pytest.fixture(scope="module")
+def every_option(voc, checkpoint, tmp_path_factory):
+    """The flags of a run of 4 steps with all that the recipe has, and the run."""
+    flags = ["--accumulate", 2, "--warmup-steps", 2, "--clip-norm", 1, "--class-weights", "balanced", "--no-flip"]
+    flags += ["--hard-pixels", 0.5, "--preprocessing", "mean-subtracted", "--scale-range", "1,1.5", "--save-every", 2]
+    run = tmp_path_factory.mktemp("runs") / "options"
+    train_seg.main(command(voc, checkpoint, run, "--steps", 4, "--log-every", 1, *flags))
+    return flags, run
+
+
+def test_run_with_every_option_is_resumed_to_the_same_weights(voc, checkpoint, every_option, tmp_path):
+    flags, whole = every_option
+    run = tmp_path / "cut"
+    shutil.copytree(whole, run)
+    for file in run.glob("model.ckpt-4.*"):
+        file.unlink()
+    (run / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-2"\n')
+    train_seg.main(command(voc, checkpoint, run, "--steps", 4, "--log-every", 1, *flags))
+    assert_same(read_all(run), read_all(whole))
+    assert log(run) == log(whole)
+    rates = [float(row[2]) for row in log(run)]
+    assert rates == pytest.approx([0.0035, 0.007 * 0.75**0.9, 0.007 * 0.5**0.9, 0.007 * 0.25**0.9])
+    with pytest.raises(UserError, match=r"clip_norm: 1\.0 → 2\.0"):
+        train_seg.main(command(voc, checkpoint, run, "--steps", 4, "--log-every", 1, *flags, "--clip-norm", 2))
+
+
+def test_run_keeps_its_preprocessing_and_its_class_weights(voc, every_option):
+    from data.voc import VOCSegmentation
+    from engine.build import build_segmenter, segmenter_of
+    from engine.losses import class_weights
+    from models.preprocessing import MEAN_SUBTRACTED
+
+    config = segmenter_of(every_option[1])
+    assert build_segmenter(config).preprocessing is MEAN_SUBTRACTED
+    weights = json.loads((every_option[1] / "config.json").read_text())["arguments"]["class_weights"]
+    assert weights == class_weights("balanced", VOCSegmentation(voc, "trainaug"))
+
+
+def test_second_stage_goes_on_from_the_first(voc, every_option, tmp_path, capsys):
+    run = tmp_path / "second"
+    flags = ["--stage2", "--steps", 1, "--weight-decay", 0]
+    train_seg.main(command(voc, every_option[1], run, *flags))
+    out = capsys.readouterr().out
+    assert "missing in the checkpoint" not in out
+    assert "warning" not in out  # its batch norm is frozen
+    config = json.loads((run / "config.json").read_text())
+    assert (config["model"]["output_stride"], config["model"]["preprocessing"]) == (8, "mean-subtracted")
+    assert (config["arguments"]["learning_rate"], config["arguments"]["freeze_bn"]) == (0.001, "all")
+    before, after = read_all(every_option[1]), read_all(run)
+    for name in before:
+        if "BatchNorm" in name and not name.endswith("/Momentum"):
+            assert np.array_equal(before[name], after[name]), name
+    step = np.abs(after["logits/semantic/weights"] - before["logits/semantic/weights"]).max()
+    assert 0 < step < 0.1  # the head learnt on from where it was
+
+
+def test_second_stage_s_defaults_give_way_to_flags():
+    first = train_seg.parse_arguments(["--ckpt", "c", "--data", "d"])
+    assert (first.output_stride, first.freeze_bn, first.learning_rate, first.run_dir) == (16, None, 0.007, "runs/seg")
+    assert (first.steps, first.batch_size, first.crop_size, first.power) == (30_000, 16, 513, 0.9)
+    assert (first.momentum, first.weight_decay, first.scale_range, first.no_flip) == (0.9, 1e-4, (0.5, 2.0), False)
+    flags = ["--ckpt", "c", "--data", "d", "--stage2", "--learning-rate", "0.01", "--freeze-bn", "statistics"]
+    second = train_seg.parse_arguments(flags)
+    assert (second.output_stride, second.freeze_bn, second.learning_rate) == (8, "statistics", 0.01)
+    assert second.run_dir != first.run_dir
+
+
+def test_small_batches_of_live_batch_norm_are_warned_of(voc, checkpoint, tmp_path, capsys):
+    def said(*flags):
+        train_seg.main(command(voc, checkpoint, tmp_path / "run", "--dry-run", *flags))
+        return capsys.readouterr().out
+
+    out = said("--batch-size", 16, "--accumulate", 4)
+    assert out.count("warning") == 1
+    assert "from 4 images at a time" in out
+    assert "--freeze-bn" in out
+    assert "warning" not in said("--batch-size", 12)
+    assert "warning" not in said("--freeze-bn")
 
 
 def test_a_user_s_mistake_exits_with_2_and_no_traceback(tmp_path):

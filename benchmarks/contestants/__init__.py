@@ -1,8 +1,9 @@
-"""One DeepLab v3 (ResNet-50 v2, output stride 16, multi-grid) in each framework's own words, as train_step.py times it.
+"""One DeepLab v3 (ResNet-50 v2, output stride 16, multi-grid) in each framework's own words, as the benchmarks time it.
 
-A module here is a contestant: `build(images, labels, bfloat16)` gives (step, parameters, version), where `step()`
-trains on the batch once and returns the loss, and `parameters` is the number of trainable values. All share what is
-here.
+A module here is a contestant. For train_step.py, `build(images, labels, bfloat16)` gives (step, parameters, version),
+where `step()` trains on the batch once and returns the loss, and `parameters` is the number of trainable values. For
+inference.py, `predictor(…)` gives (labels, parameters, version), where `labels(image)` is what is timed: uint8 RGB
+(H, W, 3) → uint8 (H, W). All share what is here.
 """
 
 CLASSES, IGNORE = 21, 255

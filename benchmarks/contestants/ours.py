@@ -6,7 +6,10 @@ import keras
 import tensorflow as tf
 
 from benchmarks.contestants import CLASSES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from data.voc import VOC_CLASSES
+from engine.build import OpenedSegmenter
 from engine.device import set_precision
+from engine.inference import ModelPredictor
 from engine.training import compile_model, segmentation_loss
 from models.deeplab_v3 import deeplab_v3
 
@@ -16,16 +19,46 @@ RECIPE = SimpleNamespace(
     weight_decay=WEIGHT_DECAY,
     steps=30_000,
     power=0.9,
+    warmup_steps=0,
+    clip_norm=None,
+    accumulate=1,
     restored_lr=1.0,
     histograms=False,
 )
 
 
+VERSION = f"tensorflow {tf.__version__}, keras {keras.__version__}"
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return deeplab_v3("resnet_v2_50", num_classes=CLASSES, output_stride=16, multi_grid=(1, 2, 4))
+
+
+def parameters(model):
+    return sum(v.value.shape.num_elements() for v in model.trainable_weights)
+
+
 def build(images, labels, bfloat16):
     set_precision("bfloat16" if bfloat16 else "float32")
-    model = deeplab_v3("resnet_v2_50", num_classes=CLASSES, output_stride=16, multi_grid=(1, 2, 4))
+    model = network()
     compile_model(model, RECIPE, segmentation_loss())
     batch = tf.constant(images), tf.constant(labels)
-    parameters = sum(v.value.shape.num_elements() for v in model.trainable_weights)
-    version = f"tensorflow {tf.__version__}, keras {keras.__version__}"
-    return lambda: float(model.train_on_batch(*batch)), parameters, version
+    return lambda: float(model.train_on_batch(*batch)), parameters(model), VERSION
+
+
+def predictor(size, bfloat16):
+    """→ (labels, parameters, version), where labels(image) is uint8 (H, W) of the uint8 RGB (H, W, 3) `image`."""
+    set_precision("bfloat16" if bfloat16 else "float32", training=False)
+    model = network()
+    return ModelPredictor(model, VOC_CLASSES, crop_size=size).labels, parameters(model), VERSION
+
+
+def export(name, size, folder, picture):
+    """Writes the same network in the format `name` of engine.export, which compares its labels of `picture`."""
+    from engine.export import export
+
+    opened = OpenedSegmenter(network(), config={}, report=None, class_names=VOC_CLASSES, crop_size=size)
+    (outcome,) = export(opened, "seeded at random", folder, [name], picture)
+    if not outcome.good:
+        raise RuntimeError(str(outcome))

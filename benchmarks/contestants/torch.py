@@ -70,12 +70,17 @@ class DeepLab(nn.Module):
         return F.interpolate(x.float(), images.shape[2:], mode="bilinear", align_corners=True)
 
 
-def build(images, labels, bfloat16):
+def _network():
     torch.manual_seed(0)
-    model = DeepLab().to(memory_format=torch.channels_last).train()
+    model = DeepLab().to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+def build(images, labels, bfloat16):
+    model = _network().train()
     kernels = [p for p in model.parameters() if p.ndim == 4]
     others = [p for p in model.parameters() if p.ndim != 4]
     groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others}]
@@ -94,6 +99,31 @@ def build(images, labels, bfloat16):
 
     parameters = sum(p.numel() for p in model.parameters())
     return step, parameters, f"torch {torch.__version__}"
+
+
+def predictor(bfloat16, compiled=False, autocast=False):
+    """→ (labels, parameters, version), where labels(image) is uint8 (H, W) of the uint8 RGB (H, W, 3) `image`.
+
+    Args:
+        bfloat16: compute in it, with kernels that were rounded to it once; or, with `autocast`, with float32 kernels.
+    """
+    model = _network().eval()
+    dtype = torch.bfloat16 if bfloat16 and not autocast else torch.float32
+    model = model.to(dtype)
+
+    def predict(image):
+        x = image.permute(2, 0, 1)[None].to(dtype, memory_format=torch.channels_last) / 127.5 - 1
+        return model(x).argmax(1)[0].to(torch.uint8)
+
+    if compiled:
+        predict = torch.compile(predict)
+
+    @torch.inference_mode()
+    def labels(image):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16 and autocast):
+            return predict(torch.from_numpy(image)).numpy()
+
+    return labels, sum(p.numel() for p in model.parameters()), f"torch {torch.__version__}"
 
 
 def matmul_seconds(n, bfloat16):

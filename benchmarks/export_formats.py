@@ -1,0 +1,127 @@
+"""What the exports of one model are worth: mIoU, agreement with the model, size and time of each, on real images.
+
+    python benchmarks/export_formats.py exported --ckpt deeplab.ckpt --data VOC2012 --images 40
+
+The images are spread evenly over the image set. Model and exports take turns on each image, so that whatever else the
+machine does falls on all alike: quote the ratios, not the milliseconds.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine import cli
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exported", metavar="EXPORTED", help="a folder that export_seg.py wrote")
+    parser.add_argument("--ckpt", required=True, help="what it was exported from")
+    parser.add_argument("--data", required=True, help="folder in the VOC layout")
+    parser.add_argument("--image-set", default="val", help="[%(default)s]")
+    parser.add_argument("--images", type=cli.positive_int, default=40, help="[%(default)s]")
+    parser.add_argument("--out", metavar="FILE", help="also write the table there")
+    cli.add_segmenter_arguments(parser)
+    return parser.parse_args(argv)
+
+
+class Contestant:
+    """A predictor, and what it has done so far.
+
+    Attributes:
+        matrix: int64 confusion matrix (classes, classes).
+        agreements: of each image, the fraction of pixels labelled as the model does.
+        seconds: of each image.
+    """
+
+    def __init__(self, title, predictor, size):
+        self.title, self.predictor, self.bytes = title, predictor, size
+        self.matrix, self.agreements, self.seconds = 0, [], []
+
+    def predict(self, image):
+        start = time.perf_counter()
+        labels = self.predictor.labels(image)
+        self.seconds.append(time.perf_counter() - start)
+        return labels
+
+
+def contestants(args):
+    """The model first, then its exports."""
+    from engine.build import open_segmenter
+    from engine.runtimes import open_export, read_description
+
+    found = [Contestant("the model", open_segmenter(args.ckpt, args).predictor(), None)]
+    for name, entry in read_description(args.exported)["formats"].items():
+        path = Path(args.exported, entry["file"])
+        predictor = open_export(path) or open_segmenter(path, args).predictor()
+        found.append(Contestant(f"{name}, `{entry['file']}`", predictor, entry["bytes"]))
+    return found
+
+
+def measure(entrants, dataset, indices, progress):
+    from engine.metrics import confusion_matrix
+
+    for entrant in entrants:  # the first call compiles
+        entrant.predictor.labels(dataset[indices[0]][0])
+    for index in indices:
+        image, mask = dataset[index]
+        expected = None
+        for entrant in entrants:
+            labels = entrant.predict(image)
+            expected = labels if expected is None else expected
+            entrant.agreements.append(float((labels == expected).mean()))
+            entrant.matrix = entrant.matrix + confusion_matrix(mask, labels, dataset.num_classes)
+        progress()
+
+
+def table(entrants, what):
+    from engine.metrics import scores
+
+    lines = [
+        what,
+        "",
+        "| | mIoU, classes in the labels | labels equal to the model's | worst image | size | time per image |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entrant in entrants:
+        miou = scores(entrant.matrix)["miou_present"]
+        size = "" if entrant.bytes is None else f"{entrant.bytes / 1e6:.2f} MB"
+        mean, worst = statistics.mean(entrant.agreements), min(entrant.agreements)
+        lines.append(
+            f"| {entrant.title} | {100 * miou:.2f} | {100 * mean:.3f} % | {100 * worst:.3f} % | {size} "
+            f"| {1000 * statistics.median(entrant.seconds):.0f} ms |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    import numpy as np
+    from tqdm import tqdm
+
+    from data.images import write_whole
+    from data.voc import VOCSegmentation
+
+    dataset = VOCSegmentation(args.data, args.image_set)
+    indices = np.linspace(0, len(dataset) - 1, min(args.images, len(dataset))).round().astype(int).tolist()
+    entrants = contestants(args)
+    with tqdm(total=len(indices), unit="image", disable=None) as bar:
+        measure(entrants, dataset, indices, bar.update)
+    what = (
+        f"{Path(args.ckpt).name}, {len(indices)} images of {args.image_set}, {os.cpu_count()} cores "
+        f"({platform.machine()}), median time"
+    )
+    text = table(entrants, what)
+    print(text)
+    if args.out:
+        write_whole(args.out, text.encode())
+
+
+if __name__ == "__main__":
+    cli.run(main)

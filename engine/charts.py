@@ -1,0 +1,68 @@
+"""Charts of scores, as PNG files: the confusion matrix and the boundary quality."""
+
+import io
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def confusion_picture(matrix, class_names):
+    """A confusion matrix (classes, classes) as a chart → the bytes of a PNG.
+
+    A row a true class, in percent of its pixels; a class without pixels has a grey row.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    support = matrix.sum(axis=1, keepdims=True)
+    percent = np.divide(100 * matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0)
+    classes = len(class_names)
+    cell = min(0.36, 24 / classes)  # inches
+    font = {"fontsize": 22 * cell}
+    figure, axes = _figure(3 + cell * classes, 2.2 + cell * classes)
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    axes.set_facecolor("0.9")
+    axes.set_xticks(range(classes), class_names, rotation=90, **font)
+    axes.set_yticks(range(classes), class_names, **font)
+    axes.set_xticks(np.arange(0.5, classes - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, classes - 1), minor=True)
+    axes.grid(which="minor", color="0.8", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set(xlabel="predicted", ylabel="truth")
+    for (row, column), value in np.ndenumerate(percent):
+        if value >= 0.5:  # what rounds to 0 is left out, for what matters to be seen
+            colour = "white" if value > 60 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, **font)
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="% of the true class's pixels")
+    return _png(figure)
+
+
+def trimap_picture(widths, curves):
+    """mIoU over the width of the band around boundaries → the bytes of a PNG.
+
+    Args:
+        widths: pixels.
+        curves: {name: mIoU at each width, fractions}. Over the classes in the labels, the same in each band: any other
+            set grows by each class that a wider band sees predicted, and the curve would jump.
+    """
+    figure, axes = _figure(6.4, 4.4)
+    for name, scores in curves.items():
+        axes.plot(widths, 100 * np.asarray(scores), marker="o", markersize=4, label=name)
+    axes.set(
+        xlabel="width of the band around boundaries [pixels]", ylabel="mIoU, classes in the labels [%]", xlim=(0, None)
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def _figure(width, height):
+    """A Figure of this size in inches with one set of axes; without pyplot, whose state is the whole process's."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _png(figure):
+    content = io.BytesIO()
+    figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
+    return content.getvalue()

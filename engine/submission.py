@@ -1,0 +1,54 @@
+"""The archive that the PASCAL VOC evaluation server takes, written image by image."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+from data.voc import VOC_CLASSES, mask_png
+from errors import UserError
+
+
+def check_submission(path, num_classes):
+    """Raises UserError where the archive's name or the number of classes is not what the server takes."""
+    if not str(path).endswith((".tar.gz", ".tgz")):
+        raise UserError(f"--voc-submission {path}: the server takes a .tar.gz or .tgz; name the file so")
+    if num_classes != len(VOC_CLASSES):
+        raise UserError(
+            f"--voc-submission: the server scores VOC's {len(VOC_CLASSES)} classes, this data set has {num_classes}"
+        )
+
+
+class Submission:
+    """results/VOC2012/Segmentation/<competition>_test_cls/<name>.png, palette PNGs of class indices, in a .tar.gz.
+
+    A context manager: the file appears when all went well, whole, or not at all.
+
+    Args:
+        path: the archive, .tar.gz or .tgz.
+        names: the images' names, in the order of the data set.
+        competition: "comp5" for models trained on VOC's own data alone, "comp6" for others, pre-trained ones included.
+    """
+
+    def __init__(self, path, names, competition="comp6"):
+        self.path, self.names = Path(path), names
+        self.folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
+        self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self):
+        self._archive = tarfile.open(self._beside, "w:gz")
+        return self
+
+    def add(self, index, labels, mask=None):
+        """Adds the labels of the image `index`, uint8 (H, W)."""
+        content = mask_png(labels)
+        member = tarfile.TarInfo(f"{self.folder}/{self.names[index]}.png")
+        member.size = len(content)
+        self._archive.addfile(member, io.BytesIO(content))
+
+    def __exit__(self, kind, error, trace):
+        self._archive.close()
+        if kind is None:
+            self._beside.replace(self.path)
+        else:
+            self._beside.unlink()

@@ -1,0 +1,69 @@
+"""Exports a segmentation model for other programs, and checks each export in its own runtime.
+
+python export_seg.py --ckpt runs/seg --out exported --image photo.jpg
+
+  saved_model      exported/saved_model            TensorFlow; pictures of any size
+  pb               exported/model.pb               TensorFlow, a frozen graph; pictures of any size
+  onnx             exported/model.onnx             ONNX Runtime; pictures of any size
+  tflite           exported/model_float32.tflite   LiteRT; pictures of up to --crop-size pixels
+  tflite_float16   exported/model_float16.tflite   the same, weights in 16 bits
+  tflite_dynamic8  exported/model_dynamic8.tflite  the same, weights in 8 bits, activations too while they are used
+  slim             exported/model.ckpt.*           a checkpoint under slim's names, without optimizer slots
+
+All but the last take uint8 RGB pictures and give labels and probabilities; preprocessing, padding and upsampling are
+inside. exported/export.json says what the classes are.
+
+Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
+"""
+
+import argparse
+
+from engine import cli
+from errors import UserError
+
+FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
+
+
+def format_list(text):
+    """An argparse type: "onnx,pb" → ("onnx", "pb")."""
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'none'}: there are {', '.join(FORMATS)}")
+    return names
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
+    parser.add_argument("--formats", type=format_list, default=FORMATS, metavar="NAME,…", help="[all of the above]")
+    parser.add_argument(
+        "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
+    )
+    cli.add_segmenter_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    if args.precision != "float32":
+        raise UserError(f"--precision {args.precision}: exports are float32; --formats has others that are smaller")
+    from data.images import read_image
+    from engine.build import open_segmenter
+    from engine.export import check_installed, drawn_picture, export
+
+    check_installed(args.formats)
+    picture = read_image(args.image) if args.image else drawn_picture()
+    opened = open_segmenter(args.ckpt, args)
+    print(opened.report.text().splitlines()[-1])
+    print(f"checked on {args.image or 'a drawn picture; --image checks on a real one'}", flush=True)
+    good = True
+    for outcome in export(opened, args.ckpt, args.out, args.formats, picture):
+        print(outcome, flush=True)
+        good &= outcome.good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

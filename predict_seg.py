@@ -1,0 +1,67 @@
+"""Predicts pictures and videos with a segmentation model.
+
+python predict_seg.py --ckpt runs/seg photos/ 'more/*.jpg' holiday.mp4 --out predictions
+
+Each picture NAME gives NAME.png, the class indices as a palette PNG of the picture's own size (pixels as they are
+stored: an orientation tag is not applied), and NAME_overlay.png, the picture with the classes' colours over it and
+their legend below. --probabilities adds NAME_probabilities.npz: `probabilities`, float32 (H, W, classes), and
+`class_names`. A video gives NAME_overlay.mp4 and NAME_legend.png.
+
+The model is a checkpoint, a run, or an export (SavedModel, .pb, .onnx, .tflite); classes are told from it.
+
+Exit code: 0; 1 when files were skipped because they could not be read (they are named); 2 for a mistake in the call,
+such as an input that does not exist or two that would be written under one name, before anything is predicted.
+"""
+
+import argparse
+import sys
+import time
+
+from engine import cli
+from errors import UserError
+
+STARTED = time.perf_counter()
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder of such, or quoted pattern")
+    parser.add_argument("--ckpt", required=True, metavar="MODEL", help="checkpoint, .tar.gz, directory, run or export")
+    parser.add_argument("--out", default="predictions", metavar="DIR", help="[%(default)s]")
+    parser.add_argument("--overlay", action=argparse.BooleanOptionalAction, default=True, help="[--overlay]")
+    parser.add_argument("--probabilities", action="store_true", help="write them too: 4 bytes a pixel and class")
+    parser.add_argument("--classes", metavar="FILE", help="names, one a line, background first [the model's]")
+    parser.add_argument("--timing", action="store_true", help="say where the time went; predicts the first image twice")
+    cli.add_segmenter_arguments(parser)
+    cli.add_averaging_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    from engine import prediction
+
+    watch = prediction.Stopwatch(STARTED)
+    tasks = prediction.plan(prediction.find_inputs(args.inputs), args.out, args.overlay, args.probabilities)
+    predictor = prediction.open_predictor(args.ckpt, args, tasks, watch)
+    class_names = prediction.class_names_of(predictor, args.classes)
+    skipped = 0
+    try:
+        for task, found in prediction.predict(predictor, class_names, tasks):
+            if isinstance(found, UserError):
+                skipped += 1
+                print(f"skipped: {found}", file=sys.stderr, flush=True)
+            else:
+                print(f"{task.source}  {found}", flush=True)
+            watch.lap("first input read, predicted, written" if task is tasks[0] else "the other inputs")
+    except OSError as error:
+        raise UserError(f"{error.filename or args.out}: cannot be written ({error.strerror})") from error
+    print(f"{len(tasks) - skipped} of {len(tasks)} predicted → {args.out}")
+    if args.timing:
+        prediction.time_network(predictor, tasks[0], watch)
+        print(watch)
+    return 1 if skipped else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,50 @@
+"""Batch norm folded into convolutions: the same output, batch norm's values untouched."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from models.folding import folded_values
+from models.layers import batch_norm_folded
+from models.mobilenet_v2 import mobilenet_v2
+from models.resnet import Bottleneck, ResNet
+from models.weight_init import named_variables
+from tests.networks import images_of, largest_difference, randomize, values_of
+
+
+def small_resnet():
+    net = ResNet("resnet_v2_50", Bottleneck, (1, 1, 1, 1), output_stride=16, width=8)
+    net.build()
+    return net
+
+
+@pytest.mark.parametrize("build", [small_resnet, lambda: mobilenet_v2(output_stride=16, depth_multiplier=0.35)])
+def test_folded_network_computes_the_same(build):
+    net = build()
+    randomize(named_variables(net))
+    images, before = images_of(65), values_of(net)
+    expected = net(images, training=False)
+    folded = folded_values(net)
+    assert folded.keys() == {variable.path for variable in net.weights}
+    mapping = [(variable, ops.convert_to_tensor(folded[variable.path])) for variable in net.weights]
+    with keras.StatelessScope(state_mapping=mapping):
+        with batch_norm_folded():
+            assert largest_difference(net(images, training=False), expected) < 1e-4
+        assert largest_difference(net(images, training=False), expected) > 1e-2  # batch norm is applied once more
+    for name, value in values_of(net).items():
+        assert np.array_equal(value, before[name])
+
+
+def test_what_is_folded():
+    """Kernels before a batch norm change, ResNet v2's preact and postnorm do not."""
+    net = small_resnet()
+    randomize(named_variables(net))
+    before = {variable.path: np.asarray(variable) for variable in net.weights}
+    changed = {path for path, value in folded_values(net).items() if not np.array_equal(value, before[path])}
+    assert changed == {
+        f"resnet_v2_50/block{block}/unit_1/bottleneck_v2/{conv}/{leaf}"
+        for block in (1, 2, 3, 4)
+        for conv in ("conv1", "conv2")
+        for leaf in ("weights", "BatchNorm/beta")
+    }
