@@ -81,6 +81,9 @@ def flags_of(names):
 
 def main(argv=None):
     args = parse_arguments(argv)
+    from engine.startup import import_keras
+
+    import_keras()
     from data.voc import VOCSegmentation
     from engine import measuring
 

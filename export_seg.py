@@ -49,6 +49,9 @@ def main(argv=None):
     args = parse_arguments(argv)
     if args.precision != "float32":
         raise UserError(f"--precision {args.precision}: exports are float32; --formats has others that are smaller")
+    from engine.startup import import_keras
+
+    import_keras()
     from data.images import read_image
     from engine.build import open_segmenter
     from engine.export import check_installed, drawn_picture, export

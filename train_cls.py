@@ -118,6 +118,9 @@ def compare(args, train_set, val_set):
 
 def main(argv=None):
     args = parse_arguments(argv)
+    from engine.startup import import_keras
+
+    import_keras()
     from data.image_folder import ImageFolder
 
     train_set = ImageFolder(args.data, "train", strict=args.strict_data)

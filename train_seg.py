@@ -162,6 +162,9 @@ def model_config(args, num_classes, checkpoint):
 
 def main(argv=None):
     args = parse_arguments(argv)
+    from engine.startup import import_keras
+
+    import_keras()
     from data.pipeline import cached, training_batches
     from data.transforms import random_scale_crop_flip
     from data.voc import VOCSegmentation

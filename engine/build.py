@@ -10,7 +10,7 @@ from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, deeplab_v3
 from models.identify import canonical_scope, identify
-from models.layers import to_be_restored
+from models.layers import ON_TENSORFLOW, to_be_restored
 from models.preprocessing import PREPROCESSINGS
 from models.weight_init import MISMATCH, MISSING, checkpoint_guided_init, rename_scope
 
@@ -107,11 +107,12 @@ class OpenedSegmenter:
     class_names: tuple
     crop_size: int
 
-    def predictor(self, **options):
-        """A ModelPredictor of it; `options` are `scales`, `flip` and `window`."""
+    def predictor(self, eager=False, **options):
+        """A ModelPredictor of it as it is now; `options` are `scales`, `flip` and `window`."""
         from engine.inference import ModelPredictor
 
-        return ModelPredictor(self.model, self.class_names, self.crop_size, **options)
+        frozen = ON_TENSORFLOW and not eager
+        return ModelPredictor(self.model, self.class_names, self.crop_size, eager=eager, frozen=frozen, **options)
 
 
 def open_segmenter(checkpoint, args):

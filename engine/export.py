@@ -26,8 +26,7 @@ from data.sample import draw_voc
 from engine.inference import logits_at
 from engine.runtimes import DESCRIPTION, SAVED_MODEL, ExportError, LiteExport, open_export, read_description, require
 from models.checkpoint import open_checkpoint
-from models.folding import folded_values
-from models.layers import batch_norm_folded
+from models.folding import folded_constants, folded_values
 from models.weight_init import named_variables, save_checkpoint
 
 ONNX_OPSET = 18
@@ -77,8 +76,7 @@ class Served:
         return tf.where(side <= self.crop_size, self.crop_size, (side + stride - 2) // stride * stride + 1)
 
     def _logits(self, images):
-        constants = [(variable, tf.constant(self._values[variable.path])) for variable in self.model.weights]
-        with keras.StatelessScope(state_mapping=constants), batch_norm_folded():
+        with folded_constants(self.model, self._values):
             return logits_at(self.model, images)
 
 

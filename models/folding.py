@@ -1,8 +1,12 @@
 """Batch norm taken into the convolution before it: the same numbers with one operation less."""
 
-import numpy as np
+from contextlib import contextmanager
 
-from models.layers import Conv2d, DepthwiseConv2d
+import keras
+import numpy as np
+from keras import ops
+
+from models.layers import Conv2d, DepthwiseConv2d, batch_norm_folded
 
 
 def folded_values(model):
@@ -26,3 +30,14 @@ def folded_values(model):
             values[kernel] = (values[kernel] * by_channel).astype(np.float32)
             values[norm.beta.path] = (beta - mean * scale).astype(np.float32)
     return values
+
+
+@contextmanager
+def folded_constants(model, values):
+    """Within it, `model` computes with `folded_values` as constants of the graph that is traced: its runtime can
+    prepare them once, where those of variables are prepared in every call."""
+    constants = [
+        (variable, ops.cast(ops.convert_to_tensor(values[variable.path]), variable.dtype)) for variable in model.weights
+    ]
+    with keras.StatelessScope(state_mapping=constants), batch_norm_folded():
+        yield

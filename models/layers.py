@@ -232,9 +232,9 @@ class Conv2d(Module):
     def call(self, x):
         x = self._convolve(x)
         if self.normalizer is None:
-            x = x + ops.cast(self.bias, x.dtype)
+            x = _add_bias(x, ops.cast(self.bias, x.dtype))
         elif _folded.get():
-            x = x + ops.cast(self.normalizer.beta, x.dtype)
+            x = _add_bias(x, ops.cast(self.normalizer.beta, x.dtype))
         else:
             x = self.normalizer(x)
         return self.activation(x) if self.activation else x
@@ -351,6 +351,9 @@ if ON_TENSORFLOW:
         """Every stride-th pixel: slim's 1x1 max pool, which is also several times faster than a strided slice."""
         return x if stride == 1 else tf.nn.max_pool2d(x, 1, stride, "VALID")
 
+    def _add_bias(x, bias):
+        return tf.nn.bias_add(x, bias)  # unlike a plain sum, this becomes a part of the convolution
+
     def _normalize_by_batch(x, gamma, beta, epsilon):
         return tf.compat.v1.nn.fused_batch_norm(x, gamma.value, beta.value, epsilon=epsilon, is_training=True)
 
@@ -370,6 +373,9 @@ else:
     def subsample(x, stride):
         """Every stride-th pixel, as slim's 1x1 max pool."""
         return x if stride == 1 else x[:, ::stride, ::stride, :]
+
+    def _add_bias(x, bias):
+        return x + bias
 
     def _normalize_by_batch(x, gamma, beta, epsilon):
         mean, variance = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))

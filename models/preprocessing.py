@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -13,7 +15,7 @@ class Preprocessing:
 
     def __call__(self, pixels):
         """float32 RGB (..., 3) in [0, 255], of any array library → what the network is fed, same shape."""
-        return (pixels - self.mean) * self.scale
+        return (pixels - np.asarray(self.mean, np.float32)) * self.scale
 
 
 UNIT_RANGE = Preprocessing("[-1, 1]", (127.5, 127.5, 127.5), 1 / 127.5)  # slim's inception_preprocessing

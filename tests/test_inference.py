@@ -166,3 +166,14 @@ def test_sliding_window_feeds_the_backbone_no_more_than_a_window(model, monkeypa
     assert predictor.labels(image_of(90, 200)).shape == (90, 200)
     assert set(fed) == {(1, 65, 65, 3)}  # the window, on the stride's grid
     assert len(fed) > 4
+
+
+def test_frozen_predicts_the_same_and_keeps_its_weights():
+    model = tiny()
+    image = image_of(60, 50)
+    live, frozen = (ModelPredictor(model, "abcd", crop_size=65, frozen=frozen) for frozen in (False, True))
+    before = live.probabilities(image)
+    np.testing.assert_allclose(frozen.probabilities(image), before, atol=1e-5)
+    model.logits.layers[0].bias.assign_add([0, 0, 0, 5])
+    assert np.abs(live.probabilities(image) - before).max() > 0.1
+    np.testing.assert_allclose(frozen.probabilities(image), before, atol=1e-5)

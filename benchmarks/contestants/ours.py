@@ -9,7 +9,6 @@ from benchmarks.contestants import CLASSES, LEARNING_RATE, MOMENTUM, WEIGHT_DECA
 from data.voc import VOC_CLASSES
 from engine.build import OpenedSegmenter
 from engine.device import set_precision
-from engine.inference import ModelPredictor
 from engine.training import compile_model, segmentation_loss
 from models.deeplab_v3 import deeplab_v3
 
@@ -50,15 +49,19 @@ def build(images, labels, bfloat16):
 def predictor(size, bfloat16):
     """→ (labels, parameters, version), where labels(image) is uint8 (H, W) of the uint8 RGB (H, W, 3) `image`."""
     set_precision("bfloat16" if bfloat16 else "float32", training=False)
-    model = network()
-    return ModelPredictor(model, VOC_CLASSES, crop_size=size).labels, parameters(model), VERSION
+    opened = opened_network(size)
+    return opened.predictor().labels, parameters(opened.model), VERSION
+
+
+def opened_network(size):
+    """As a program gets it from a checkpoint."""
+    return OpenedSegmenter(network(), config={}, report=None, class_names=VOC_CLASSES, crop_size=size)
 
 
 def export(name, size, folder, picture):
     """Writes the same network in the format `name` of engine.export, which compares its labels of `picture`."""
     from engine.export import export
 
-    opened = OpenedSegmenter(network(), config={}, report=None, class_names=VOC_CLASSES, crop_size=size)
-    (outcome,) = export(opened, "seeded at random", folder, [name], picture)
+    (outcome,) = export(opened_network(size), "seeded at random", folder, [name], picture)
     if not outcome.good:
         raise RuntimeError(str(outcome))
