@@ -54,6 +54,8 @@ def main(argv=None):
             else:
                 print(f"{task.source}  {found}", flush=True)
             watch.lap("first input read, predicted, written" if task is tasks[0] else "the other inputs")
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UserError(f"{error.filename or args.out}: cannot be written ({error.strerror})") from error
     print(f"{len(tasks) - skipped} of {len(tasks)} predicted → {args.out}")

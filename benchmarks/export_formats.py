@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine import cli
+from errors import UserError
 
 
 def parse_args(argv=None):
@@ -54,10 +55,19 @@ class Contestant:
 def contestants(args):
     """The model first, then its exports."""
     from engine.build import open_segmenter
+    from engine.inference import ModelPredictor
     from engine.runtimes import open_export, read_description
 
-    found = [Contestant("the model", open_segmenter(args.ckpt, args).predictor(), None)]
-    for name, entry in read_description(args.exported)["formats"].items():
+    description = read_description(args.exported)
+    if description is None:
+        raise UserError(f"{args.exported}: has no export.json; name a folder that export_seg.py wrote")
+    opened = open_segmenter(args.ckpt, args)
+    plain = ModelPredictor(opened.model, opened.class_names, opened.crop_size)
+    found = [
+        Contestant("the model", plain, None),
+        Contestant("as the programs run it, batch norm folded", opened.predictor(), None),
+    ]
+    for name, entry in description["formats"].items():
         path = Path(args.exported, entry["file"])
         predictor = open_export(path) or open_segmenter(path, args).predictor()
         found.append(Contestant(f"{name}, `{entry['file']}`", predictor, entry["bytes"]))

@@ -15,6 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from engine import cli
+
 SCRIPT = Path(__file__).resolve().parents[1] / "predict_seg.py"
 LAP = re.compile(r"^ *(\d+\.\d+) s  (.+)$", re.MULTILINE)
 NETWORK = "of which the network"
@@ -24,7 +28,7 @@ def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", required=True)
     parser.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="checkpoints, runs, exports")
-    parser.add_argument("--rounds", type=int, default=5, help="[%(default)s]")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="[%(default)s]")
     return parser.parse_args(argv)
 
 

@@ -102,15 +102,20 @@ def main(argv=None):
                     worker.ask(name)
         lines = []
         for precision in precisions:
-            lines += [*section(precision, args, settings, load), ""]
+            if names := able_to(precision, args.contestants):
+                lines += [*section(precision, names, args, settings, load), ""]
     turns.publish(lines[:-1], args.out)
     return 0
 
 
-def section(precision, args, settings, load):
+def able_to(precision, names):
+    """Those of the contestants that compute in this precision."""
+    others = {name for other, only in ONLY_IN.items() if other != precision for name in only}
+    return [name for name in names if name not in others]
+
+
+def section(precision, names, args, settings, load):
     """Lets the contestants of one precision take turns and yields the lines that tell how it went."""
-    others = {name for other, names in ONLY_IN.items() if other != precision for name in names}
-    names = [name for name in args.contestants if name not in others]
     workers = {
         name: turns.Worker(__file__, name, ["--precision", precision, *settings], args.torch_python) for name in names
     }

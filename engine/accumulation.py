@@ -1,7 +1,7 @@
 """Gradient accumulation: one step's batch, computed in parts one after the other, in the memory of one part.
 
 The parts' losses are weighed by what their labels count. So the step is that of the whole batch, but for batch norm,
-whose statistics are each part's own.
+whose statistics are each part's own, and for hard pixels, which are each part's hardest.
 """
 
 import functools

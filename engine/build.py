@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from data.voc import names_of
 from engine.cli import renames
-from engine.device import set_precision
+from engine.device import set_precision, use_xla
 from engine.run_directory import read_config, run_of
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
@@ -111,7 +111,7 @@ class OpenedSegmenter:
         """A ModelPredictor of it as it is now; `options` are `scales`, `flip` and `window`."""
         from engine.inference import ModelPredictor
 
-        frozen = ON_TENSORFLOW and not eager
+        frozen = ON_TENSORFLOW and not eager and not use_xla()
         return ModelPredictor(self.model, self.class_names, self.crop_size, eager=eager, frozen=frozen, **options)
 
 

@@ -46,7 +46,7 @@ def trimap_picture(widths, curves):
     """
     figure, axes = _figure(6.4, 4.4)
     for name, scores in curves.items():
-        axes.plot(widths, 100 * np.asarray(scores), marker="o", markersize=4, label=name)
+        axes.plot(widths, 100 * np.asarray(scores, float), marker="o", markersize=4, label=name)
     axes.set(
         xlabel="width of the band around boundaries [pixels]", ylabel="mIoU, classes in the labels [%]", xlim=(0, None)
     )

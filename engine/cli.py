@@ -161,7 +161,8 @@ def add_segmenter_arguments(parser):
     group.add_argument(
         "--crop-size",
         type=positive_int,
-        help="images are padded to this square, larger ones by less [the run's, else 513]",
+        help="images are padded to this square, larger ones by less; best a multiple of the output stride plus one, "
+        "where features and pixels have their corners aligned [the run's, else 513]",
     )
     group.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
     group.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="scopes of the checkpoint")
@@ -195,7 +196,7 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
         default=1,
         metavar="N",
         help="a step's images are computed in N parts, one after the other: the memory of one part, and the gradient "
-        "of the whole, but for batch norm's statistics (see --freeze-bn) [%(default)s]",
+        "of the whole, but for batch norm's statistics (see --freeze-bn) and the choice of --hard-pixels [%(default)s]",
     )
     recipe.add_argument(
         "--learning-rate",

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from data.images import read_image, write_whole
 from data.sample import draw_voc
-from engine.inference import logits_at
+from engine.inference import ModelPredictor, logits_at
 from engine.runtimes import DESCRIPTION, SAVED_MODEL, ExportError, LiteExport, open_export, read_description, require
 from models.checkpoint import open_checkpoint
 from models.folding import folded_constants, folded_values
@@ -229,7 +229,10 @@ def export(opened, checkpoint, out, formats, picture):
         ExportError: `out` cannot be written to, or holds exports of a model with other classes.
     """
     out = Path(out)
-    served, reference = Served(opened.model, opened.crop_size), opened.predictor()
+    if (out / "config.json").is_file():
+        raise ExportError(f"{out}: is a run; export into a folder of its own, or --ckpt {out} would mean the export")
+    served = Served(opened.model, opened.crop_size)
+    reference = ModelPredictor(opened.model, opened.class_names, opened.crop_size)  # unfolded: that is checked too
     described = _description(out, opened)
     for name in formats:
         with _written(out) as folder:
@@ -247,7 +250,7 @@ def export(opened, checkpoint, out, formats, picture):
                     "crop_size": opened.crop_size,
                     "output_stride": opened.model.output_stride,
                 }
-                write_whole(out / DESCRIPTION, json.dumps(described, indent=1).encode())
+                write_whole(out / DESCRIPTION, json.dumps(described, indent=1, allow_nan=False).encode())
         yield outcome
 
 

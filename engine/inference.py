@@ -97,7 +97,7 @@ class Part(Segmenter):
 class ModelPredictor:
     """What any image of its own size is predicted with, by a model of this project.
 
-    `engine.runtimes` has the same two methods for exported models.
+    `engine.runtimes` has the same methods for exported models.
 
     Args:
         model: a DeepLabV3 with its weights.
@@ -116,7 +116,8 @@ class ModelPredictor:
         self, model, class_names, crop_size=513, scales=(1.0,), flip=False, window=None, eager=False, frozen=False
     ):
         self.model, self.class_names, self.crop_size = model, tuple(class_names), crop_size
-        self.window = None if window is None else padded_size(window, window, 1, model.output_stride)[0]
+        stride = model.output_stride
+        self.window = None if window is None else padded_size(max(window, stride), 1, 1, stride)[0]
         self.scales, self.flip = tuple(scales), flip
         constants = folded_values(model) if frozen else None
         self._labels = Segmenter(model, scales, flip, eager, constants)
@@ -137,7 +138,7 @@ class ModelPredictor:
 
     def labels_of(self, images):
         """The labels of several images that are padded to one size, predicted as one batch."""
-        if any(map(self._slides, images)):
+        if self._slides(images[0]):  # all are padded to one size
             return [
                 np.concatenate([strip.argmax(-1).astype(np.uint8) for strip in self._slide(image)]) for image in images
             ]
@@ -150,7 +151,7 @@ class ModelPredictor:
         return self._whole([image], self._probabilities)[0]
 
     def _slides(self, image):
-        return self.window is not None and max(image.shape[:2]) > self.window
+        return self.window is not None and max(self.padded_size(*image.shape[:2])) > self.window
 
     def _whole(self, images, network):
         size = self.padded_size(*images[0].shape[:2])
@@ -210,8 +211,8 @@ class Window:
 def windows_over(side, window, stride):
     """Covers `side` pixels with windows, all of one size and at multiples of the stride → list of Window.
 
-    So a window's features sit where those of the whole image would. Neighbours share a third of a window, of which
-    each gives the half that is farther from its own border, where it saw padding instead of picture.
+    So a window's features sit where those of the whole image would. Neighbours share a third of a window, in whole
+    strides, of which each gives the half that is farther from its own border, where it saw padding instead of picture.
     """
     window = min(window, side)
     shared = window // 3 // stride

@@ -75,11 +75,10 @@ def class_weights(text, dataset):
         return None
     if text == "balanced":
         return balanced_weights(pixel_counts(dataset))
-    path = Path(text)
-    content = path.read_text() if path.is_file() else text
     try:
+        content = text if "," in text else Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
         weights = [float(part) for part in content.replace(",", " ").split()]
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"--class-weights {text}: takes `balanced`, comma-separated numbers, or a file of numbers ({error})"
         ) from error

@@ -65,6 +65,8 @@ def _open(name, path, args, dataset):
             f"{path}: has {predictor.num_classes} classes, {dataset.root} has {dataset.num_classes} "
             f"({', '.join(dataset.class_names)})"
         )
+    if predictor.class_names != dataset.class_names and set(predictor.class_names) == set(dataset.class_names):
+        raise UserError(f"{path}: has the data's classes in another order: {', '.join(predictor.class_names)}")
     return OpenedModel(name, path, predictor, config)
 
 
@@ -78,6 +80,9 @@ def check_outputs(outputs, dataset):
     """
     if "voc_submission" in outputs:
         check_submission(outputs["voc_submission"], dataset.num_classes)
+    own_folders = {dataset.root.resolve()}
+    for index in range(len(dataset)):  # a folder of the data set may be a link to elsewhere
+        own_folders |= {file.parent.resolve() for file in dataset.files(index) if file is not None}
     seen = {}
     for name, path in outputs.items():
         flag, path = f"--{name.replace('_', '-')}", Path(path)  # noqa: PLW2901
@@ -87,7 +92,7 @@ def check_outputs(outputs, dataset):
         folder = path if name == "save_pred" else path.parent
         if name != "save_pred" and path.is_dir():
             raise UserError(f"{flag} {path}: is a folder; name a file")
-        if name == "save_pred" and path.resolve().parent == dataset.root.resolve():
+        if name == "save_pred" and {path.resolve(), path.resolve().parent} & own_folders:
             raise UserError(f"{flag} {path}: is a folder of the data set itself; name one outside {dataset.root}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +117,9 @@ def measure(model, dataset, args):
         "scales": list(args.scales),
         "flip": args.flip,
         "window": args.window,
+        "crop_size": getattr(model.predictor, "crop_size", None),
+        "precision": args.precision,
+        "ema": args.ema,
         "confusion_matrix": total.matrix.tolist(),
     }
     if trimap:

@@ -48,7 +48,7 @@ def legend(classes, class_names, width, scale=1.0):
         end = x + needed
         entries.append((label, line, x, end))
         x = end + 2 * gap
-    width = max(width, *(end + gap for *_, end in entries))
+    width = max([width, *(end + gap for *_, end in entries)])
     strip = np.full(((line + 1) * line_height + gap // 2, width, 3), 255, np.uint8)
     for label, row, left, _ in entries:
         top = row * line_height + gap // 2 + 1

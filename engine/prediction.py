@@ -1,7 +1,6 @@
 """What prediction reads and writes: which files are meant, what becomes of each, pictures and videos one by one."""
 
 import glob
-import math
 import os
 import time
 from collections import Counter
@@ -139,9 +138,12 @@ def open_predictor(path, args, tasks, watch):
 
         watch.lap("imports")
         options = {"scales": args.scales, "flip": args.flip, "window": args.window}
+        opened = open_segmenter(path, args)
+        passes = len(args.scales) * (2 if args.flip else 1)
         # JAX compiles in any case.
-        eager = keras.backend.backend() == "tensorflow" and args.window is None and _repay_no_tracing(tasks)
-        predictor = open_segmenter(path, args).predictor(**options, eager=eager)
+        eager = keras.backend.backend() == "tensorflow" and args.window is None
+        eager = eager and _repay_no_tracing(tasks, opened.crop_size, passes)
+        predictor = opened.predictor(**options, eager=eager)
         watch.lap("model built and restored")
         return predictor
     refuse_checkpoint_flags(path, args)
@@ -149,18 +151,21 @@ def open_predictor(path, args, tasks, watch):
     return export
 
 
-def _repay_no_tracing(tasks):
+def _repay_no_tracing(tasks, crop_size, passes):
     """Whether there is so little to predict that tracing a graph takes longer than it saves.
 
-    That is up to some four pictures of 513x513 pixels. Larger ones would also take more memory without a graph.
+    That is up to some four passes of 513x513 pixels. Larger pictures would also take more memory without a graph.
     """
     pixels = 0
     for task in tasks:
         if task.is_video or pixels > 1_000_000:
             return False
-        with suppress(DataError):
-            pixels += math.prod(image_size(task.source))
-    return pixels <= 1_000_000
+        try:
+            height, width = image_size(task.source)
+        except DataError:  # it is skipped, or so large that Pillow warns of it
+            return False
+        pixels += passes * max(height, crop_size) * max(width, crop_size)
+    return pixels <= 1_100_000
 
 
 def refuse_checkpoint_flags(path, args):
@@ -334,5 +339,8 @@ class Stopwatch:
 def time_network(predictor, task, watch):
     """Predicts a picture again, which takes the time of its network alone."""
     if not task.is_video and not isinstance(image := _read(task.source), DataError):
-        predictor.labels(image)
-        watch.lap("of which the network: the first input predicted again")
+        predict = predictor.probabilities if task.probabilities else predictor.labels
+        watch.lap("the first input read again")
+        with suppress(UserError):  # it was skipped, and said
+            predict(image)
+            watch.lap("of which the network: the first input predicted again")

@@ -250,7 +250,7 @@ def _measured(results):
     """Where the scores come from: this run's evaluation, or eval_seg.py's."""
     if "step" in results:
         return f"Validation at step {results['step']:,}."
-    return escape("{checkpoint}, image set {image_set}, {images} images.".format(**results))
+    return escape(f"{results.get('checkpoint')}, image set {results.get('image_set')}, {results.get('images')} images.")
 
 
 def _confusion(results):

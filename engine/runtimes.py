@@ -126,6 +126,12 @@ class LiteExport(Export):
         self.num_classes = int(self._runner.get_output_details()["probabilities"]["shape"][-1])
 
     def padded_size(self, height, width):
+        """The square; ExportError for an image that does not fit."""
+        if max(height, width) > self.size:
+            raise ExportError(
+                f"{self.path}: takes pictures of up to {self.size}x{self.size} pixels, this one has {width}x{height}. "
+                f"Use the SavedModel or ONNX, or export with --crop-size {max(height, width)} or more."
+            )
         return self.size, self.size
 
     def labels_of(self, images):
@@ -134,11 +140,7 @@ class LiteExport(Export):
 
     def _run(self, name, images):
         height, width = images.shape[1:3]
-        if max(height, width) > self.size:
-            raise ExportError(
-                f"{self.path}: takes pictures of up to {self.size}x{self.size} pixels, this one has {width}x{height}. "
-                f"Use the SavedModel or ONNX, or export with --crop-size {max(height, width)} or more."
-            )
+        self.padded_size(height, width)
         fed = np.zeros((1, self.size, self.size, 3), np.uint8)
         fed[:, :height, :width] = images
         return self._runner(image=fed, size=np.array([height, width], np.int32))[name][:, :height, :width]

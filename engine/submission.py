@@ -47,8 +47,9 @@ class Submission:
         self._archive.addfile(member, io.BytesIO(content))
 
     def __exit__(self, kind, error, trace):
-        self._archive.close()
-        if kind is None:
-            self._beside.replace(self.path)
-        else:
-            self._beside.unlink()
+        try:
+            self._archive.close()
+            if kind is None:
+                self._beside.replace(self.path)
+        finally:
+            self._beside.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import eval_seg
 from data.sample import draw_voc
-from data.voc import VOC_CLASSES, VOCSegmentation, palette
+from data.voc import VOC_CLASSES, VOCSegmentation, names_of, palette
 from engine import cli
 from engine.submission import Submission
 from errors import UserError
@@ -165,10 +165,18 @@ def test_several_models_give_one_table(voc, first, second, tmp_path, capsys):
 
 
 def test_averaging_reaches_the_predictor(voc, first, evaluated, tmp_path):
-    evaluate(voc, "--ckpt", first, "--scales", "0.75,1", "--flip", "--output-stride", 8, "--json", tmp_path / "a.json")
-    single, averaged = (json.loads(file.read_text()) for file in (evaluated / "deep/scores.json", tmp_path / "a.json"))
-    assert (averaged["scales"], averaged["flip"], averaged["model"]["output_stride"]) == ([0.75, 1.0], True, 8)
-    assert averaged["confusion_matrix"] != single["confusion_matrix"]
+    flags = {
+        "plain": (),
+        "stride": ("--output-stride", 8),
+        "scales": ("--scales", "0.75,1"),
+        "flip": ("--flip",),
+        "window": ("--window", 33),
+    }
+    matrices = {}
+    for name, given in flags.items():
+        evaluate(voc, "--ckpt", first, *given, "--json", tmp_path / f"{name}.json")
+        matrices[name] = json.dumps(json.loads((tmp_path / f"{name}.json").read_text())["confusion_matrix"])
+    assert len(set(matrices.values())) == len(flags)  # each makes a difference of its own
     paper = eval_seg.parse_arguments(["--ckpt", "a", "--data", "b", "--multi-scale"])
     assert paper.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -203,12 +211,21 @@ class Export:
     """What `open_export` gives, without a network: the class is how bright the red is."""
 
     num_classes = 5
+    class_names = names_of(5)
 
     def padded_size(self, height, width):
         return 129, 129
 
     def labels_of(self, images):
         return [image[..., 0] // 52 for image in images]
+
+
+def test_the_same_classes_in_another_order_are_refused(voc, monkeypatch):
+    shuffled = Export()
+    shuffled.class_names = VOCSegmentation(voc, "val").class_names[::-1]
+    monkeypatch.setattr("engine.runtimes.open_export", lambda path: shuffled)
+    with pytest.raises(UserError, match="another order"):
+        eval_seg.main(["--data", str(voc), "--ckpt", "model.onnx"])
 
 
 def test_an_export_is_measured_as_a_checkpoint_is(voc, tmp_path, monkeypatch):
