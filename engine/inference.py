@@ -85,13 +85,12 @@ class ProbabilityMapper(Segmenter):
 class Part(Segmenter):
     """A part of a segmentation model: `function`, one of its methods."""
 
-    def __init__(self, model, function, constants=None):
-        super().__init__(model, constants=constants)
+    def __init__(self, model, function):
+        super().__init__(model)
         self.function = function
 
     def call(self, inputs):
-        with self.weights_used():
-            return self.function(inputs)
+        return self.function(inputs)
 
 
 class ModelPredictor:
@@ -122,7 +121,8 @@ class ModelPredictor:
         constants = folded_values(model) if frozen else None
         self._labels = Segmenter(model, scales, flip, eager, constants)
         self._probabilities = ProbabilityMapper(model, scales, flip, eager, constants)
-        self._features, self._head = (Part(model, part, constants) for part in (model.features, model.head))
+        # With the variables: constants take gigabytes more, and windows are for who has none to spare.
+        self._features, self._head = Part(model, model.features), Part(model, model.head)
 
     @property
     def num_classes(self):
