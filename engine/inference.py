@@ -15,6 +15,7 @@ from models.folding import folded_constants, folded_values
 from models.layers import interpolation, resize_bilinear
 
 STRIP = 256  # rows of a large picture that are upsampled at once
+LARGE = 4 * 513**2  # pixels from which constants no longer pay: they take gigabytes more, and next to no time off
 
 
 def logits_at(model, images, scale=1.0):
@@ -108,7 +109,7 @@ class ModelPredictor:
             otherwise. None: pictures go in whole.
         eager: without tracing: the first image is predicted in half the time, the following take twice as long.
         frozen: for a model that learns no more: its weights, as they are now, become constants, with batch norm folded
-            into them. Under TensorFlow on a CPU that takes a fifth off the time.
+            into them. Under TensorFlow on a CPU that takes a fifth off the time. Pictures over LARGE are predicted without.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class ModelPredictor:
         constants = folded_values(model) if frozen else None
         self._labels = Segmenter(model, scales, flip, eager, constants)
         self._probabilities = ProbabilityMapper(model, scales, flip, eager, constants)
+        self._unfrozen = ModelPredictor(model, class_names, crop_size, scales, flip) if frozen else self
         # With the variables: constants take gigabytes more, and windows are for who has none to spare.
         self._features, self._head = Part(model, model.features), Part(model, model.head)
 
@@ -142,16 +144,23 @@ class ModelPredictor:
             return [
                 np.concatenate([strip.argmax(-1).astype(np.uint8) for strip in self._slide(image)]) for image in images
             ]
+        if self._is_large(images[0]):
+            return self._unfrozen.labels_of(images)
         return [labels.astype(np.uint8) for labels in self._whole(images, self._labels)]
 
     def probabilities(self, image):
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
         if self._slides(image):
             return np.concatenate(list(self._slide(image)))
+        if self._is_large(image):
+            return self._unfrozen.probabilities(image)
         return self._whole([image], self._probabilities)[0]
 
     def _slides(self, image):
         return self.window is not None and max(self.padded_size(*image.shape[:2])) > self.window
+
+    def _is_large(self, image):
+        return self._unfrozen is not self and math.prod(self.padded_size(*image.shape[:2])) > LARGE
 
     def _whole(self, images, network):
         size = self.padded_size(*images[0].shape[:2])

@@ -169,6 +169,16 @@ def test_sliding_window_feeds_the_backbone_no_more_than_a_window(model, monkeypa
     assert len(fed) > 4
 
 
+def test_large_pictures_are_predicted_without_constants(monkeypatch):
+    model, image = tiny(), image_of(60, 50)
+    frozen = ModelPredictor(model, "abcd", crop_size=65, frozen=True)
+    monkeypatch.setattr("engine.inference.LARGE", 0)
+    monkeypatch.setattr(frozen, "_whole", None)
+    live = ModelPredictor(model, "abcd", crop_size=65)
+    assert np.array_equal(frozen.labels(image), live.labels(image))
+    assert np.array_equal(frozen.probabilities(image), live.probabilities(image))
+
+
 def test_frozen_predicts_the_same_and_keeps_its_weights():
     model = tiny()
     image = image_of(60, 50)
