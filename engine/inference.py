@@ -109,7 +109,8 @@ class ModelPredictor:
             otherwise. None: pictures go in whole.
         eager: without tracing: the first image is predicted in half the time, the following take twice as long.
         frozen: for a model that learns no more: its weights, as they are now, become constants, with batch norm folded
-            into them. Under TensorFlow on a CPU that takes a fifth off the time. Pictures over LARGE are predicted without.
+            into them. Under TensorFlow on a CPU that takes a fifth off the time. Pictures over LARGE do
+            without.
     """
 
     def __init__(
