@@ -112,14 +112,14 @@ def table(entrants, what):
 
 def main(argv=None):
     args = parse_args(argv)
-    import numpy as np
     from tqdm import tqdm
 
     from data.images import write_whole
     from data.voc import VOCSegmentation
+    from engine.evaluation import spread_over
 
     dataset = VOCSegmentation(args.data, args.image_set)
-    indices = np.linspace(0, len(dataset) - 1, min(args.images, len(dataset))).round().astype(int).tolist()
+    indices = spread_over(dataset, args.images)
     entrants = contestants(args)
     with tqdm(total=len(indices), unit="image", disable=None) as bar:
         measure(entrants, dataset, indices, bar.update)

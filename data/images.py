@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -81,13 +82,23 @@ def _jpeg_is_whole(content):
     return content.rfind(b"\xff\xd9", at) >= 0
 
 
-def write_whole(path, content):
-    """Writes the bytes `content` beside `path` and renames, so that nobody ever sees half a file."""
+@contextmanager
+def beside(path):
+    """Gives a path to write to, beside `path` and with its suffix, that becomes `path` when all went well.
+
+    So nobody ever sees half a file. The folder is made where there is none.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    partial = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix}")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        yield partial
+        partial.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path, content):
+    """Writes the bytes `content` as the file `path`, whole or not at all."""
+    with beside(path) as partial:
+        partial.write_bytes(content)

@@ -17,7 +17,7 @@ def use_xla():
 
 
 def set_precision(name, training=True):
-    """Keras' policy for "float32", or "bfloat16": computations in bfloat16, batch norm, softmax and loss in float32.
+    """Keras' policy for "float32", or "bfloat16": computations in bfloat16, statistics, softmax and loss in float32.
 
     For training the kernels stay float32 too. For inference they are rounded once, not anew in every call.
     """

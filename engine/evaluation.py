@@ -200,10 +200,14 @@ class ImageProgress:
             print(f"{self.done} images in {took}, {self.done / seconds:.2f} images/s", file=sys.stderr)
 
 
+def spread_over(dataset, count):
+    """The indices of `count` samples spread evenly over a data set, of all where it has fewer → [int]."""
+    return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
+
+
 def prediction_sheet(predictor, dataset, class_names, count):
     """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
-    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    chosen = [dataset[index] for index in indices]
+    chosen = [dataset[index] for index in spread_over(dataset, count)]
     return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
 
 
@@ -240,8 +244,7 @@ def _by_size(dataset, padded_size):
 
 def classified_sheet(model, dataset, class_names, transform, count=12):
     """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one."""
-    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    samples = [transform(*dataset[index]) for index in indices]
+    samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
     images = np.stack([image for image, _ in samples])
     fed = np.asarray(model.preprocessing(images.astype(np.float32)), np.float32)
     said = np.asarray(model.predict_on_batch(fed)).argmax(-1)

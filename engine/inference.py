@@ -47,7 +47,17 @@ def mean_probabilities(model, images, scales=(1.0,), flip=False):
     return total / (len(scales) * (2 if flip else 1))
 
 
-class Segmenter(keras.Model):
+class Compiled(keras.Model):
+    """A computation of a segmentation model, compiled for `predict_on_batch` alone."""
+
+    def __init__(self, model, eager=False):
+        super().__init__()
+        self.model = model
+        self.built = True
+        self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
+
+
+class Segmenter(Compiled):
     """Wraps a segmentation model for inference: images, preprocessed and padded, in; int32 labels (N, H, W) out.
 
     Args:
@@ -57,11 +67,9 @@ class Segmenter(keras.Model):
     """
 
     def __init__(self, model, scales=(1.0,), flip=False, eager=False, constants=None):
-        super().__init__(name="segmenter")
-        self.model, self.scales, self.flip = model, tuple(scales), flip
+        super().__init__(model, eager)
+        self.scales, self.flip = tuple(scales), flip
         self.weights_used = nullcontext if constants is None else partial(folded_constants, model, constants)
-        self.built = True
-        self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
 
     @property
     def averages(self):
@@ -83,7 +91,7 @@ class ProbabilityMapper(Segmenter):
             return mean_probabilities(self.model, images, self.scales, self.flip)
 
 
-class Part(Segmenter):
+class Part(Compiled):
     """A part of a segmentation model: `function`, one of its methods."""
 
     def __init__(self, model, function):
@@ -175,11 +183,11 @@ class ModelPredictor:
         size = self.padded_size(height, width)
         fed = fed_to(self.model, image, size)
         passes = [(scale, mirrored) for scale in self.scales for mirrored in ((False, True) if self.flip else (False,))]
-        small = [self._logits_by_windows(fed, *one) for one in passes]
+        small = [self._to_be_upsampled(self._logits_by_windows(fed, *one), size) for one in passes]
         for top in range(0, height, STRIP):
             rows = slice(top, min(top + STRIP, height))
-            total = sum(np.asarray(ops.softmax(self._upsampled(logits, size, rows, width))) for logits in small)
-            yield total / len(passes)
+            logits = (ops.matmul(across[:width], ops.tensordot(down[rows], part, 1)) for part, down, across in small)
+            yield sum(np.asarray(ops.softmax(strip)) for strip in logits) / len(passes)
 
     def _logits_by_windows(self, fed, scale, mirrored):
         """float32 (H, W, 3) → float32 logits (h, w, classes) of the image at `scale`, turned back if mirrored."""
@@ -199,13 +207,10 @@ class ModelPredictor:
         logits = np.asarray(self._head.predict_on_batch(features), np.float32)[0]
         return logits[:, ::-1] if mirrored else logits
 
-    def _upsampled(self, logits, size, rows, width):
-        """Logits (h, w, classes) → those of some rows of the image (rows, width, classes)."""
-        down, across = (
-            interpolation(small, side, self.model.align_corners)
-            for small, side in zip(logits.shape[:2], size, strict=True)
-        )
-        return ops.matmul(across[:width], ops.tensordot(down[rows], logits, 1))
+    def _to_be_upsampled(self, logits, size):
+        """Logits (h, w, classes) → (logits, (H, h), (W, w)): with what takes them down and across to `size`."""
+        sides = zip(logits.shape[:2], size, strict=True)
+        return logits, *(interpolation(small, side, self.model.align_corners) for small, side in sides)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """What prediction reads and writes: which files are meant, what becomes of each, pictures and videos one by one."""
 
 import glob
-import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.images import DataError, image_size, read_image, write_whole
+from data.images import DataError, beside, image_size, read_image, write_whole
 from data.voc import read_class_names, write_mask
 from engine.pictures import legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
@@ -303,18 +302,6 @@ class _VideoWriter:
                 raise UserError(f"{self.path}: cannot be written as an MPEG-4 video by this OpenCV")
         frame = np.ascontiguousarray(picture[..., ::-1])
         self._video.write(cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE))
-
-
-@contextmanager
-def beside(path):
-    """Gives a path to write to, beside `path` and with its suffix, that becomes `path` when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 # Where the time goes

@@ -1,10 +1,11 @@
 """The archive that the PASCAL VOC evaluation server takes, written image by image."""
 
 import io
-import os
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from data.images import beside
 from data.voc import VOC_CLASSES, mask_png
 from errors import UserError
 
@@ -33,10 +34,12 @@ class Submission:
     def __init__(self, path, names, competition="comp6"):
         self.path, self.names = Path(path), names
         self.folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
-        self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
 
     def __enter__(self):
-        self._archive = tarfile.open(self._beside, "w:gz")
+        with ExitStack() as opened:
+            partial = opened.enter_context(beside(self.path))
+            self._archive = opened.enter_context(tarfile.open(partial, "w:gz"))
+            self._opened = opened.pop_all()
         return self
 
     def add(self, index, labels, mask=None):
@@ -46,10 +49,5 @@ class Submission:
         member.size = len(content)
         self._archive.addfile(member, io.BytesIO(content))
 
-    def __exit__(self, kind, error, trace):
-        try:
-            self._archive.close()
-            if kind is None:
-                self._beside.replace(self.path)
-        finally:
-            self._beside.unlink(missing_ok=True)
+    def __exit__(self, *error):
+        return self._opened.__exit__(*error)

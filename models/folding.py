@@ -15,7 +15,7 @@ def folded_values(model):
     Kernels are multiplied by what their batch norm multiplies with, and its beta becomes the bias. A batch norm that
     comes before a convolution (ResNet v2's preact and postnorm) has no kernel to go into, since a ReLU is in between.
 
-    → {variable's path: float32 array}, every variable of the model.
+    → {variable's path: array}, every variable: float32 where something was folded in, else as the variable is.
     """
     values = {variable.path: np.asarray(variable) for variable in model.weights}
     for layer in model._flatten_layers():

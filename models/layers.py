@@ -23,43 +23,32 @@ _to_be_restored = ContextVar("to_be_restored", default=False)
 
 
 @contextmanager
+def _within(setting, value):
+    token = setting.set(value)
+    try:
+        yield value
+    finally:
+        setting.reset(token)
+
+
 def recording(end_points):
     """Within it, every module that is one of slim's end points writes its output to the dict under its path."""
-    token = _end_points.set(end_points)
-    try:
-        yield end_points
-    finally:
-        _end_points.reset(token)
+    return _within(_end_points, end_points)
 
 
-@contextmanager
 def built_on_call():
     """Within it, building a module leaves its children to their first call: what is not called has no variables."""
-    token = _built_on_call.set(True)
-    try:
-        yield
-    finally:
-        _built_on_call.reset(token)
+    return _within(_built_on_call, True)
 
 
-@contextmanager
 def batch_norm_folded():
     """Within it, all that is left of a convolution's batch norm is its beta: for the values of `models.folding`."""
-    token = _folded.set(True)
-    try:
-        yield
-    finally:
-        _folded.reset(token)
+    return _within(_folded, True)
 
 
-@contextmanager
 def to_be_restored():
     """Within it, kernels are built as zeros: drawing random ones takes longer than reading those that replace them."""
-    token = _to_be_restored.set(True)
-    try:
-        yield
-    finally:
-        _to_be_restored.reset(token)
+    return _within(_to_be_restored, True)
 
 
 class Module(keras.layers.Layer):
