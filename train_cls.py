@@ -50,10 +50,11 @@ def train(args, train_set, val_set):
     from data.pipeline import evaluation_batches, training_batches
     from data.transforms import random_resized_crop_flip, resize_center_crop
     from engine.build import build_classifier
-    from engine.evaluation import classified_sheet, evaluate_classifier
-    from engine.training import classification_loss, run_training
+    from engine.evaluation import ClassifierValidator, classified_sheet
+    from engine.recipe import classification_loss
+    from engine.training import Task, run_training
 
-    def batches(model, start_step, stop_step):
+    def batches(model, start_step, stop_step, shard):
         return training_batches(
             train_set,
             lambda image, label, rng: (random_resized_crop_flip(image, rng, args.image_size), np.int32(label)),
@@ -62,13 +63,14 @@ def train(args, train_set, val_set):
             start_step=start_step,
             stop_step=stop_step,
             workers=args.workers,
+            shard=shard,
             preprocess=model.preprocessing,
         )
 
     def for_validation(image, label):
         return resize_center_crop(image, args.image_size), np.int32(label)
 
-    def validator(model):
+    def validator(model, distribution):
         val_batches = evaluation_batches(
             val_set,
             for_validation,
@@ -76,10 +78,9 @@ def train(args, train_set, val_set):
             workers=args.workers,
             preprocess=model.preprocessing,
         )
-        return lambda: evaluate_classifier(model, val_batches)
+        return ClassifierValidator(model, val_batches)
 
-    return run_training(
-        args,
+    task = Task(
         class_names=train_set.class_names,
         configure=lambda checkpoint: model_config(args, train_set.num_classes, checkpoint),
         build=build_classifier,
@@ -90,6 +91,7 @@ def train(args, train_set, val_set):
         metrics=("accuracy",),
         pictures=lambda model: lambda: classified_sheet(model, val_set, val_set.class_names, for_validation),
     )
+    return run_training(args, task)
 
 
 def compare(args, train_set, val_set):

@@ -173,13 +173,14 @@ def main(argv=None):
     from engine.inference import ModelPredictor
     from engine.losses import class_weights
     from engine.metrics import SCORES
-    from engine.training import run_training, segmentation_loss
+    from engine.recipe import segmentation_loss
+    from engine.training import Task, run_training
 
     train_set = VOCSegmentation(args.data, args.train_set)
     val_set = VOCSegmentation(args.data, args.val_set)
     args.class_weights = class_weights(args.class_weights, train_set)  # the run keeps the numbers
 
-    def batches(model, start_step, stop_step):
+    def batches(model, start_step, stop_step, shard):
         def augment(image, mask, rng):
             options = {"scale_range": args.scale_range, "flip": not args.no_flip}
             return random_scale_crop_flip(image, mask, rng, args.crop_size, model.preprocessing.mean, **options)
@@ -192,6 +193,7 @@ def main(argv=None):
             start_step=start_step,
             stop_step=stop_step,
             workers=args.workers,
+            shard=shard,
             preprocess=model.preprocessing,
         )
 
@@ -199,18 +201,18 @@ def main(argv=None):
         predictor = ModelPredictor(model, val_set.class_names, args.eval_size)
         return lambda: prediction_sheet(predictor, val_set, val_set.class_names, 4)
 
-    run_training(
-        args,
+    task = Task(
         class_names=train_set.class_names,
         configure=lambda checkpoint: model_config(args, train_set.num_classes, checkpoint),
         build=build_segmenter,
         batches=batches,
-        validator=lambda model: Validator(model, val_set, args.eval_size, args.workers),
+        validator=lambda model, distribution: Validator(model, val_set, args.eval_size, args.workers, distribution),
         score_names=SCORES,
         loss=segmentation_loss(args.class_weights, args.hard_pixels),
         pictures=pictures,
         whole=args.stage2,
     )
+    run_training(args, task)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,24 @@ def parse_args(argv=None):
     turns.check_arguments(parser, args, TITLES)
     if min(args.batch, args.batches, args.workers) < 1:
         parser.error("--batch, --batches and --workers must be 1 or more")
-    if not args.data.is_dir():
-        parser.error(f"--data: there is no folder {args.data}")
+    sys.path.insert(0, str(turns.ROOT))
+    from data.voc import DataError, VOCSegmentation
+
+    try:
+        VOCSegmentation(args.data, args.image_set)
+    except DataError as error:
+        parser.error(f"--data: {error}")
     return args
+
+
+def listed(args):
+    """[(image, mask)] of the image set, the masks as this project chooses them."""
+    root = args.data
+    names = (root / "ImageSets" / "Segmentation" / f"{args.image_set}.txt").read_text().split()
+    folders = root / "SegmentationClassAug", root / "SegmentationClass"
+    masks = ([folder / f"{name}.png" for folder in folders] for name in names)
+    chosen = (next(filter(Path.is_file, paths), paths[-1]) for paths in masks)
+    return [(root / "JPEGImages" / f"{name}.jpg", mask) for name, mask in zip(names, chosen, strict=True)]
 
 
 # The worker.
@@ -59,7 +74,7 @@ def work(args):
     os.setpgrp()  # for the parent to stop and continue this process with its children
     from benchmarks.pipelines import Work
 
-    names = (args.data / "ImageSets" / "Segmentation" / f"{args.image_set}.txt").read_text().split()
+    files = listed(args)
     contestant = import_module(f"benchmarks.pipelines.{MODULES.get(args.worker, args.worker)}")
     state = {}
 
@@ -67,9 +82,9 @@ def work(args):
         asked = Work(
             root=str(args.data),
             image_set=args.image_set,
-            images=[str(args.data / "JPEGImages" / f"{name}.jpg") for name in names],
-            masks=[str(args.data / "SegmentationClassAug" / f"{name}.png") for name in names],
-            indices=[str(args.scratch / "indices" / f"{name}.png") for name in names],
+            images=[str(image) for image, _ in files],
+            masks=[str(mask) for _, mask in files],
+            indices=[str(args.scratch / "indices" / mask.name) for _, mask in files],
             crop=args.size,
             batch=args.batch,
             workers=args.workers,
@@ -145,9 +160,9 @@ def write_indices(args, folder):
     from PIL import Image
 
     folder.mkdir()
-    for name in (args.data / "ImageSets" / "Segmentation" / f"{args.image_set}.txt").read_text().split():
-        with Image.open(args.data / "SegmentationClassAug" / f"{name}.png") as mask:
-            Image.fromarray(np.asarray(mask)).save(folder / f"{name}.png")
+    for _, path in listed(args):
+        with Image.open(path) as mask:
+            Image.fromarray(np.asarray(mask)).save(folder / path.name)
 
 
 def table(args, facts, seconds, workers):

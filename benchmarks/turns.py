@@ -73,9 +73,10 @@ def seconds_of(work):
 class Worker:
     """A contestant's process: `script --worker CONTESTANT SETTINGS…`, alive within a `with`."""
 
-    def __init__(self, script, contestant, settings, torch_python=None):
+    def __init__(self, script, contestant, settings, torch_python=None, backend="tensorflow"):
         python = torch_python.absolute() if needs_torch(contestant) else sys.executable
-        environment = {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environment = {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX leaves the others their part of a GPU
         self.contestant = contestant
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__)
         self.process = subprocess.Popen(

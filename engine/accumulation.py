@@ -9,6 +9,8 @@ import functools
 import keras
 from keras import ops
 
+from models.layers import replicas, sum_over_replicas
+
 
 def accumulate(model, parts, label_weights):
     """Makes the compiled `model` take each training step in `parts` parts.
@@ -23,12 +25,12 @@ def accumulate(model, parts, label_weights):
 
 def _in_parts(batch, parts):
     """(n, …) → (parts, n / parts, …)."""
-    return ops.reshape(batch, (parts, batch.shape[0] // parts, *batch.shape[1:]))
+    return ops.reshape(batch, (parts, -1, *batch.shape[1:]))
 
 
 def _shares(labels, label_weights):
     """Labels (parts, n, …) → float32 (parts,): what each part counts; they sum to 1."""
-    weights = ops.sum(ops.reshape(label_weights(labels), (labels.shape[0], -1)), axis=1)
+    weights = sum_over_replicas(ops.sum(ops.reshape(label_weights(labels), (labels.shape[0], -1)), axis=1))
     total = ops.sum(weights)
     return ops.where(total > 0, weights / ops.where(total > 0, total, 1.0), 1 / labels.shape[0])
 
@@ -45,14 +47,21 @@ def _tensorflow_step(model, parts, label_weights, data):
         with tf.GradientTape() as tape:
             outputs = model(images[part], training=True)
             loss = model.compute_loss(images[part], labels[part], outputs, training=True) * shares[part]
-        # The tracker takes the mean over all images; the shares sum to 1 over the parts.
-        model._loss_tracker.update_state(loss * parts, sample_weight=images.shape[1])
+        # The tracker takes the mean over all images and replicas; the shares sum to 1 over the parts.
+        model._loss_tracker.update_state(loss * parts * replicas(), sample_weight=images.shape[1])
         model.compute_metrics(images[part], labels[part], outputs)
         found = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return part + 1, [gradient + more for gradient, more in zip(gradients, found, strict=True)]
 
     start = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-    _, gradients = tf.while_loop(lambda part, _: part < parts, add_part, (0, start), parallel_iterations=1)
+    if replicas() == 1:
+        _, gradients = tf.while_loop(lambda part, _: part < parts, add_part, (0, start), parallel_iterations=1)
+    else:
+        gradients, whole = start, images
+        for part in range(parts):  # replicas cannot meet within a loop of the graph
+            with tf.control_dependencies(gradients):  # else all parts would be in memory at once
+                images = tf.identity(whole)
+            _, gradients = add_part(part, gradients)
     model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return model.get_metrics_result()
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections import defaultdict
 
 from errors import UserError
@@ -23,7 +24,18 @@ def run(main):
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code and _is_one_of_several():
+        sys.stderr.flush()
+        os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one
     sys.exit(code)
+
+
+def _is_one_of_several():
+    """Whether other processes share this one's run (`engine.distribution`)."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def positive_int(text):
@@ -90,6 +102,16 @@ def scale_list(text):
 def scope_list(text):
     """An argparse type: comma-separated scopes → tuple of str."""
     return tuple(part.strip().strip("/") for part in text.split(",") if part.strip())
+
+
+def host_list(text):
+    """An argparse type: "a:1,b:2" → ("a:1", "b:2")."""
+    hosts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for address in hosts:
+        name, _, port = address.rpartition(":")
+        if not name or not port.isdecimal():
+            raise argparse.ArgumentTypeError(f"must be ADDRESS:PORT, got {address}")
+    return hosts
 
 
 def renames(texts):
@@ -277,6 +299,29 @@ def add_training_arguments(parser, *, steps, batch_size, learning_rate, weight_d
     run_group.add_argument("--keep", type=positive_int, default=2, help="how many last checkpoints stay [%(default)s]")
     run_group.add_argument("--workers", type=positive_int, default=2, help="threads that read images [%(default)s]")
 
+    devices = parser.add_argument_group("devices; batch size and learning rate mean the same at any number of them")
+    devices.add_argument(
+        "--devices",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="GPUs of this machine, and of each host, that share each batch; without any, so many parts of the CPU, "
+        "to try things out [%(default)s]",
+    )
+    devices.add_argument(
+        "--hosts",
+        type=host_list,
+        metavar="ADDRESS:PORT,…",
+        help="machines that share each batch under KERAS_BACKEND=jax, the same on all of them; the first coordinates, "
+        "and writes --run-dir, which all must see [KERAS_DISTRIBUTION_JOB_ADDRESSES]",
+    )
+    devices.add_argument(
+        "--host",
+        type=nonnegative_int,
+        metavar="I",
+        help="which of the --hosts this is, from 0 [KERAS_DISTRIBUTION_PROCESS_ID]",
+    )
 
-# What may differ when a run is continued: it changes no weight.
-FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir", "histograms", "cache")
+
+# What may differ when a run is continued: it changes no weight, or but by rounding.
+FREE_ARGUMENTS = ("workers", "keep", "dry_run", "run_dir", "histograms", "cache", "devices", "hosts", "host")

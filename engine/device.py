@@ -13,7 +13,8 @@ def use_xla():
         return True
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1  # XLA compiles no meeting of MirroredStrategy's
+    return bool(tf.config.list_physical_devices("GPU")) and not several
 
 
 def set_precision(name, training=True):

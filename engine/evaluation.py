@@ -16,7 +16,7 @@ from data.images import image_size
 from data.pipeline import evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL, write_mask
-from engine.inference import Segmenter, padded_size
+from engine.inference import Part, Segmenter, padded_size
 from engine.metrics import confusion_matrix, scores
 from engine.pictures import captioned, sheet
 
@@ -65,19 +65,20 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
 
 
 class Validator:
-    """Scores a segmentation model while it is trained.
+    """Scores a segmentation model while it is trained; each process of the run takes its share of the data set.
 
     Attributes:
         matrix: the confusion matrix of the last call.
     """
 
-    def __init__(self, model, dataset, crop_size, workers):
-        self.model, self.dataset = model, dataset
+    def __init__(self, model, dataset, crop_size, workers, distribution):
+        self.model, self.distribution = model, distribution
+        self.dataset = Subset(dataset, range(len(dataset))[distribution.process :: distribution.processes])
         self.options = {"crop_size": crop_size, "workers": workers, "counter": ConfusionCounter(model)}
 
     def __call__(self):
         """→ `engine.metrics.scores` of the whole data set."""
-        self.matrix = evaluate(self.model, self.dataset, **self.options)
+        self.matrix = self.distribution.total(evaluate(self.model, self.dataset, **self.options))
         return scores(self.matrix)
 
 
@@ -233,6 +234,10 @@ class Subset:
     def __getitem__(self, index):
         return self.dataset[self.indices[index]]
 
+    @property
+    def image_paths(self):
+        return [self.dataset.image_paths[index] for index in self.indices]
+
 
 def _by_size(dataset, padded_size):
     """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
@@ -247,12 +252,24 @@ def classified_sheet(model, dataset, class_names, transform, count=12):
     samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
     images = np.stack([image for image, _ in samples])
     fed = np.asarray(model.preprocessing(images.astype(np.float32)), np.float32)
-    said = np.asarray(model.predict_on_batch(fed)).argmax(-1)
+    said = np.asarray(Part(model, functools.partial(model, training=False)).predict_on_batch(fed)).argmax(-1)
     captions = [
         (class_names[label] if label == guess else f"{class_names[guess]}, is {class_names[label]}", label == guess)
         for (_, label), guess in zip(samples, said, strict=True)
     ]
     return captioned(images, captions)
+
+
+class ClassifierValidator:
+    """Scores a classifier while it is trained, on batches of (images, labels) that every process of the run reads."""
+
+    def __init__(self, model, batches):
+        self.batches = batches
+        self.network = Part(model, functools.partial(model, training=False))
+
+    def __call__(self):
+        """→ {"val_accuracy", "val_loss"}, as fraction and nats."""
+        return evaluate_classifier(self.network, self.batches)
 
 
 def evaluate_classifier(model, batches):

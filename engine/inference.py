@@ -48,13 +48,29 @@ def mean_probabilities(model, images, scales=(1.0,), flip=False):
 
 
 class Compiled(keras.Model):
-    """A computation of a segmentation model, compiled for `predict_on_batch` alone."""
+    """A computation of a model, compiled for `predict_on_batch` alone: on one device, wherever the model is trained."""
 
     def __init__(self, model, eager=False):
         super().__init__()
         self.model = model
         self.built = True
         self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
+        self._on_one_device = None
+
+    def predict_on_batch(self, x):
+        if keras.distribution.distribution() is None:  # there is one under JAX alone
+            return super().predict_on_batch(x)
+        import jax
+
+        variables = self.model.variables
+        if self._on_one_device is None:
+
+            def computed(values, x):
+                with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+                    return self.call(x)
+
+            self._on_one_device = jax.jit(computed)
+        return self._on_one_device([variable.value.addressable_data(0) for variable in variables], x)
 
 
 class Segmenter(Compiled):

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from errors import UserError
+from models.layers import sum_over_replicas
 
 
 class CrossEntropy(keras.losses.Loss):
@@ -15,7 +16,8 @@ class CrossEntropy(keras.losses.Loss):
     Args:
         class_weights: one number a class, or None for 1 each.
         hard_fraction: in (0, 1]: only this part of the labels that count, those whose w·ce is largest (loss-based
-            bootstrapping); 1 is all of them. Labels of equal loss at the border count together.
+            bootstrapping); 1 is all of them. Labels of equal loss at the border count together. Under TensorFlow
+            each of several devices chooses among its own.
         ignore_label: labels of this value do not count; None counts all.
 
     Call: integer labels (...) and float32 logits (..., classes) → a number.
@@ -48,7 +50,7 @@ class CrossEntropy(keras.losses.Loss):
         if self.hard_fraction < 1:
             hard = self._hardest(losses, weights)
             losses, weights = losses * hard, weights * hard
-        total = ops.sum(weights)
+        total = sum_over_replicas(ops.sum(weights))  # Keras adds the replicas' losses up
         return ops.sum(losses) / ops.where(total > 0, total, 1.0)
 
     def _hardest(self, losses, weights):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+from models.layers import ON_TENSORFLOW, sum_over_replicas
 
 
 class Momentum(keras.optimizers.SGD):
@@ -29,14 +29,20 @@ class Momentum(keras.optimizers.SGD):
         if self.scope_of:
             for index, variable in enumerate(variables):
                 self._scopes.setdefault(self.scope_of(variable.path), []).append(index)
-            self._norms = self.add_variable((len(self._scopes),), name="gradient_norms")
+            self._norms = self.add_variable(
+                (len(self._scopes),), name="gradient_norms", aggregation="only_first_replica"
+            )
 
     def apply(self, grads, trainable_variables=None):
+        grads = sum_over_replicas(list(grads))  # Keras would do it after clipping, which is to see the whole batch's
         if self._scopes:
             squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in grads]
             norms = [ops.sqrt(sum(squares[index] for index in indices)) for indices in self._scopes.values()]
             self._norms.assign(ops.stack(norms))
         return super().apply(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
 
     def gradient_norms(self):
         """{scope: Euclidean norm of the last step's gradients in it}."""

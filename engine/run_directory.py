@@ -175,6 +175,15 @@ class RunDirectory:
             raise RunError(f"{self._log}: cannot be written ({error.strerror}); the checkpoints are whole") from error
 
 
+class FollowedRun(RunDirectory):
+    """A run that another process writes: this one reads it, and writes nothing."""
+
+    def _nothing(self, *args, **kwargs):
+        """Is left to the process that writes."""
+
+    open = close = start = write = save = save_best = cut_log = log = _nothing
+
+
 def read_config(folder):
     """{"arguments": …, "model": …, "classes": …} of the run in `folder`; RunError when it cannot be read."""
     path = Path(folder) / "config.json"

@@ -4,13 +4,14 @@ import numpy as np
 
 
 class Board:
-    """Writes scalars, pictures and histograms under steps of training into `folder`."""
+    """Writes scalars, pictures and histograms under steps of training into `folder`; nothing where it is None."""
 
     def __init__(self, folder):
         import tensorflow as tf
 
         self._summary = tf.summary
-        self._writer = tf.summary.create_file_writer(str(folder))
+        no_writer = tf.summary.create_noop_writer
+        self._writer = no_writer() if folder is None else tf.summary.create_file_writer(str(folder))
 
     def scalars(self, step, values):
         """{name: number}; what is no number (an empty cell of the log) is left out."""

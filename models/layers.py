@@ -116,7 +116,8 @@ class BatchNorm(Module):
 
     Uses and updates batch statistics only when called with `training=True` while it is trainable and its statistics
     are not frozen: a frozen batch norm keeps its moving statistics to the bit. As in slim's fused batch norm, the
-    moving variance gets the unbiased batch variance (Bessel's correction).
+    moving variance gets the unbiased batch variance (Bessel's correction). On several devices the statistics are those
+    of all their images.
     """
 
     def __init__(self, channels, epsilon=1e-5, decay=0.997, activation=None, name="BatchNorm"):
@@ -136,6 +137,7 @@ class BatchNorm(Module):
                 trainable=trainable,
                 dtype="float32",
                 autocast=False,
+                aggregation="only_first_replica",  # of what replicas assign: the same, as they share their statistics
             )
 
         self.gamma = weight("gamma", "ones", True)
@@ -294,7 +296,27 @@ def interpolation(size, new_size, align_corners=True):
     return ops.relu(1.0 - ops.abs(position - ops.arange(size, dtype="float32")[None, :]))
 
 
+def _normalize_by_moments(x, gamma, beta, epsilon, moments, replicas=1):
+    """Batch norm by `moments` (mean, biased variance) of all the replicas' x → (x, mean, unbiased variance)."""
+    mean, variance = moments
+    count = ops.cast(ops.size(x) // x.shape[-1] * replicas, "float32")
+    unbiased = variance * (count / ops.maximum(count - 1, 1))
+    scale = gamma * ops.rsqrt(variance + epsilon)
+    return ops.cast((ops.cast(x, "float32") - mean) * scale + beta, x.dtype), mean, unbiased
+
+
 if ON_TENSORFLOW:
+
+    def replicas():
+        """How many replicas run this code at the same time, each on its part of the batch."""
+        context = tf.distribute.get_replica_context()
+        return 1 if context is None else context.num_replicas_in_sync
+
+    def sum_over_replicas(values):
+        """A tensor, or a list of them → their sums over the replicas."""
+        if replicas() == 1:
+            return values
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def _convolve(x, kernel, stride, padding, dilation):
         # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
@@ -343,7 +365,16 @@ if ON_TENSORFLOW:
     def _add_bias(x, bias):
         return tf.nn.bias_add(x, bias)  # unlike a plain sum, this becomes a part of the convolution
 
+    def _mean_of_all(x):
+        """The mean of each channel over all replicas' x (n, H, W, C), which are of one size."""
+        return sum_over_replicas(ops.mean(x, axis=(0, 1, 2))) / replicas()
+
     def _normalize_by_batch(x, gamma, beta, epsilon):
+        if replicas() > 1:
+            wide = ops.cast(x, "float32")
+            mean = _mean_of_all(wide)
+            moments = mean, _mean_of_all(ops.square(wide - mean))
+            return _normalize_by_moments(x, gamma, beta, epsilon, moments, replicas())
         return tf.compat.v1.nn.fused_batch_norm(x, gamma.value, beta.value, epsilon=epsilon, is_training=True)
 
     def _normalize(x, gamma, beta, mean, variance, epsilon):
@@ -352,6 +383,14 @@ if ON_TENSORFLOW:
         )[0]
 
 else:
+
+    def replicas():
+        """One: under JAX one program computes the whole batch, wherever its parts are."""
+        return 1
+
+    def sum_over_replicas(values):
+        """The values, which are the whole batch's."""
+        return values
 
     def _convolve(x, kernel, stride, padding, dilation):
         return ops.conv(x, kernel, strides=stride, padding=padding.lower(), dilation_rate=dilation)
@@ -367,10 +406,8 @@ else:
         return x + bias
 
     def _normalize_by_batch(x, gamma, beta, epsilon):
-        mean, variance = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))
-        count = x.shape[0] * x.shape[1] * x.shape[2]
-        unbiased = variance * (count / max(count - 1, 1))
-        return _normalize(x, gamma, beta, mean, variance, epsilon), mean, unbiased
+        moments = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))
+        return _normalize_by_moments(x, gamma, beta, epsilon, moments)
 
     def _normalize(x, gamma, beta, mean, variance, epsilon):
         scale = gamma * ops.rsqrt(variance + epsilon)

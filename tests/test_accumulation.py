@@ -41,7 +41,7 @@ def train(parts, freeze_bn=True, class_weights=(1.0, 0.5, 3.0)):
     """→ (losses of three steps, {name: array} before, and after) of two layers, their batch norm frozen or not."""
     import keras
 
-    from engine.training import compile_model, segmentation_loss
+    from engine.recipe import compile_model, segmentation_loss
     from models.freezing import freeze_batch_norm
     from models.layers import Conv2d, Network
     from tests.networks import values_of

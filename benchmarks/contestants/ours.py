@@ -9,7 +9,7 @@ from benchmarks.contestants import CLASSES, LEARNING_RATE, MOMENTUM, WEIGHT_DECA
 from data.voc import VOC_CLASSES
 from engine.build import OpenedSegmenter
 from engine.device import set_precision
-from engine.training import compile_model, segmentation_loss
+from engine.recipe import compile_model, segmentation_loss
 from models.deeplab_v3 import deeplab_v3
 
 RECIPE = SimpleNamespace(

@@ -6,18 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import torchvision_import  # noqa: F401 (before torchvision)
 from benchmarks.pipelines import IGNORE, MEAN_PIXEL, PREFETCHED_BATCHES, SCALES
 
-# torchvision's wheel is built for CUDA. Beside the CPU build of PyTorch it imports once its operators' names exist.
-_OPERATORS = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"):
-    _OPERATORS.define(f"{_name}(Tensor x) -> Tensor")
-for _name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"):
-    _OPERATORS.define(f"_{_name}_backward(Tensor x) -> Tensor")
-
-import torchvision  # noqa: E402
-from torchvision import tv_tensors  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
+import torchvision  # isort: skip
+from torchvision import tv_tensors  # isort: skip
+from torchvision.transforms import v2  # isort: skip
 
 MEAN = [round(value) for value in MEAN_PIXEL]
 

@@ -1,0 +1,88 @@
+"""This project under JAX, its state on the device from one step to the next, as `fit` keeps it."""
+
+import os
+from types import SimpleNamespace
+
+import jax
+import keras
+import numpy as np
+
+from benchmarks.contestants import CLASSES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from engine.device import set_precision
+from engine.recipe import compile_model, segmentation_loss
+from models.deeplab_v3 import deeplab_v3
+
+RECIPE = SimpleNamespace(
+    learning_rate=LEARNING_RATE,
+    momentum=MOMENTUM,
+    weight_decay=WEIGHT_DECAY,
+    steps=30_000,
+    power=0.9,
+    warmup_steps=0,
+    clip_norm=None,
+    accumulate=1,
+    restored_lr=1.0,
+    histograms=False,
+)
+STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+
+
+def device():
+    return f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+
+
+def _network(bfloat16, training):
+    assert keras.backend.backend() == "jax"
+    set_precision("bfloat16" if bfloat16 else "float32", training=training)
+    keras.utils.set_random_seed(0)
+    return deeplab_v3("resnet_v2_50", num_classes=CLASSES, output_stride=16, multi_grid=(1, 2, 4))
+
+
+def _parameters(model):
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_weights)
+
+
+def trainer(images, labels, bfloat16):
+    """→ (run, parameters, version), where run(steps) trains so many steps on the batch and returns the last loss."""
+    model = _network(bfloat16, training=True)
+    compile_model(model, RECIPE, segmentation_loss())
+    model._symbolic_build(data_batch=(images[:1], labels[:1]))
+    model.make_train_function()
+    batch = jax.device_put(images), jax.device_put(labels)
+    state = [tuple([variable.value for variable in getattr(owner, name)]) for owner, name in _owners(model)]
+
+    def run(steps):
+        nonlocal state
+        for _ in range(steps):
+            logs, state = model.train_function(state, iter([batch]))
+        return float(logs["loss"])
+
+    return run, _parameters(model), f"jax {jax.__version__}, keras {keras.__version__}"
+
+
+def _owners(model):
+    """Where each part of the state of a training step is: (object, attribute)."""
+    return zip(
+        (model, model, model.optimizer, model),
+        ("trainable_variables", "non_trainable_variables", "variables", "metrics_variables"),
+        strict=True,
+    )
+
+
+def predictor(images, bfloat16):
+    """→ (run, parameters, version), where run(times) predicts the labels of the batch so often."""
+    model = _network(bfloat16, training=False)
+    variables = model.variables
+    values, batch = [variable.value for variable in variables], jax.device_put(images)
+
+    @jax.jit
+    def labels(values, images):
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+            return keras.ops.argmax(model(images, training=False), axis=-1).astype("uint8")
+
+    def run(times):
+        for _ in range(times):
+            found = labels(values, batch)
+        return int(found[0, 0, 0])
+
+    return run, _parameters(model), f"jax {jax.__version__}, keras {keras.__version__}"
