@@ -9,6 +9,11 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Environment of processes that run JAX: compiled in half the time, to slower programs.
+QUICK_JAX = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -43,6 +43,7 @@ def main(flags):
         patch("engine.build.build_segmenter", build),
         patch.object(keras.initializers.VarianceScaling, "__call__", kernel),
         patch.object(keras.initializers.TruncatedNormal, "__call__", kernel),
+        patch("engine.evaluation.prediction_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8)),
     ):
         train_seg.main(["--ckpt", "none", "--model", "resnet_v2_50", *flags])
 

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.conftest import QUICK_JAX
+
 ROOT = Path(__file__).parents[1]
 RECIPE = {
     "learning_rate": 0.05,
@@ -90,7 +92,7 @@ def test_the_same_under_jax():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | QUICK_JAX | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
         text=True,
         check=False,

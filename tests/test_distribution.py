@@ -20,7 +20,7 @@ from engine.distribution import distribution_for
 from engine.training import _check_recipe
 from errors import UserError
 from tests import small_training
-from tests.conftest import read_all
+from tests.conftest import QUICK_JAX, read_all
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
@@ -57,9 +57,7 @@ def single(voc, trained_before, tmp_path_factory):
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """Of the processes: JAX compiles quickly, and each program once."""
-    return {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    return QUICK_JAX | {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "TF_CPP_MIN_LOG_LEVEL": "2",

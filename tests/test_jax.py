@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import backend_contestant
+from tests.conftest import QUICK_JAX
 from tests.networks import images_of, largest_difference, randomize
 
 pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs jax")
@@ -38,7 +39,7 @@ def run(backend, folder):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.backend_contestant", *files],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | QUICK_JAX | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,
         text=True,
         check=False,

@@ -26,7 +26,7 @@ from models.weight_init import (
     named_variables,
     save_checkpoint,
 )
-from tests.conftest import assert_same, read_all
+from tests.conftest import QUICK_JAX, assert_same, read_all
 from tests.networks import images_of, largest_difference, randomize, values_of
 
 UNIT = "net/block2/unit_1/bottleneck_v2"
@@ -330,7 +330,7 @@ assert "tensorflow" not in sys.modules
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[1],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | QUICK_JAX | {"KERAS_BACKEND": "jax"},
         capture_output=True,
         text=True,
         check=False,
