@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import threading
 from pathlib import Path
 
 import cv2
@@ -214,6 +215,9 @@ def _batches(sample, count, batch_size, workers, preprocess):
     tensor of their own and once more into the batch.
     """
     first_image, first_target = map(np.asarray, sample(0))
+    # A batch that is done early must wait for the one before it. Its worker need not: twice as many batches are begun
+    # as there are workers, of which only so many are worked on.
+    working = threading.BoundedSemaphore(workers)
 
     def checked(number):
         image, target = map(np.asarray, sample(number))
@@ -229,8 +233,9 @@ def _batches(sample, count, batch_size, workers, preprocess):
         numbers = range(count)[step * batch_size : (step + 1) * batch_size]
         images = np.empty((len(numbers), *first_image.shape), first_image.dtype)
         targets = np.empty((len(numbers), *first_target.shape), np.int32)
-        for place, number in enumerate(numbers):
-            images[place], targets[place] = checked(number)
+        with working:
+            for place, number in enumerate(numbers):
+                images[place], targets[place] = checked(number)
         return images, targets
 
     def batch(step):
@@ -242,7 +247,8 @@ def _batches(sample, count, batch_size, workers, preprocess):
         targets.set_shape((size, *first_target.shape))
         return images, targets
 
-    batches = tf.data.Dataset.range(-(-count // batch_size)).map(batch, num_parallel_calls=workers, deterministic=True)
+    steps = tf.data.Dataset.range(-(-count // batch_size))
+    batches = steps.map(batch, num_parallel_calls=2 * workers, deterministic=True)
     if preprocess is not None:  # the images stay small, as uint8, until all of a batch is there
         batches = batches.map(lambda images, targets: (preprocess(tf.cast(images, tf.float32)), targets))
     return batches.prefetch(_PREFETCHED_BATCHES).with_options(_options(workers))
@@ -250,7 +256,7 @@ def _batches(sample, count, batch_size, workers, preprocess):
 
 def _options(workers):
     options = tf.data.Options()
-    options.threading.private_threadpool_size = workers + 1  # the workers, and what batches behind them
+    options.threading.private_threadpool_size = 2 * workers + 1  # the batches begun, and what is done behind them
     options.autotune.enabled = False
     # A Keras distribution would cut the batches up by file or by element; they are already each process's own.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -46,13 +46,28 @@ def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_ran
     top, left = (int(rng.integers(side - kept + 1)) for side, kept in zip(mask.shape, (height, width), strict=True))
     source = np.s_[top : top + height, left : left + width]
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = cv2.resize(image[source], size, interpolation=cv2.INTER_LINEAR)
+    mean = [round(float(value)) for value in mean_pixel]
+    image = _resized_on_canvas(image[source], size, crop_size, mean, cv2.INTER_LINEAR)
     # Not INTER_NEAREST: that one samples at the pixels' corners, up to half a source step off the bilinear image.
-    mask = cv2.resize(mask[source], size, interpolation=cv2.INTER_NEAREST_EXACT)
-    image, mask = pad_to(image, mask, crop_size, crop_size, mean_pixel)
+    mask = _resized_on_canvas(mask[source], size, crop_size, IGNORE_LABEL, cv2.INTER_NEAREST_EXACT)
     if flip and rng.random() < 0.5:
-        image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
+        cv2.flip(image, 1, image)
+        cv2.flip(mask, 1, mask)
     return image, mask
+
+
+def _resized_on_canvas(picture, size, side, colour, interpolation):
+    """`picture`, resized to `size` (width, height), at the top left of a square of that side and colour.
+
+    It is made in place: of a fresh array, the clearing of its memory by the system costs as much as the resizing.
+    """
+    width, height = size
+    canvas = np.empty((side, side, *picture.shape[2:]), np.uint8)
+    cv2.resize(picture, size, canvas[:height, :width], interpolation=interpolation)
+    for corner in ((width, 0), (0, height)):
+        if max(corner) < side:
+            cv2.rectangle(canvas, corner, (side, side), colour, cv2.FILLED)
+    return canvas
 
 
 def pad_to(image, mask, height, width, mean_pixel):
