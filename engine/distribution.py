@@ -140,12 +140,10 @@ class DataParallel(Distribution):
 
     @contextlib.contextmanager
     def survivors_told(self, run):
-        import jax
-
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
-            if self.processes == 1:
+        except Exception as error:
+            if self.processes == 1 or isinstance(error, UserError) or not _is_of_meeting(error):
                 raise
             saved = run.last_step()
             raise LostProcess(
@@ -210,6 +208,13 @@ def _digest(arrays):
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.digest()
+
+
+def _is_of_meeting(error):
+    """Whether processes failed to meet. JAX says so by its own error, or by a ValueError with that one's text."""
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError) or any(name in str(error) for name in ("Gloo", "NCCL"))
 
 
 def _first_line(error):
