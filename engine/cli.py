@@ -25,6 +25,8 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception:
+        if not _is_one_of_several():
+            raise
         traceback.print_exc()
         code = 1
     if code and _is_one_of_several():

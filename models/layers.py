@@ -296,13 +296,17 @@ def interpolation(size, new_size, align_corners=True):
     return ops.relu(1.0 - ops.abs(position - ops.arange(size, dtype="float32")[None, :]))
 
 
-def _normalize_by_moments(x, gamma, beta, epsilon, moments, replicas=1):
+def _normalize_plainly(x, gamma, beta, mean, variance, epsilon):
+    scale = gamma * ops.rsqrt(variance + epsilon)
+    return ops.cast((ops.cast(x, "float32") - mean) * scale + beta, x.dtype)
+
+
+def _normalize_by_moments(x, gamma, beta, epsilon, moments):
     """Batch norm by `moments` (mean, biased variance) of all the replicas' x → (x, mean, unbiased variance)."""
     mean, variance = moments
-    count = ops.cast(ops.size(x) // x.shape[-1] * replicas, "float32")
+    count = ops.cast(ops.size(x) // x.shape[-1] * replicas(), "float32")
     unbiased = variance * (count / ops.maximum(count - 1, 1))
-    scale = gamma * ops.rsqrt(variance + epsilon)
-    return ops.cast((ops.cast(x, "float32") - mean) * scale + beta, x.dtype), mean, unbiased
+    return _normalize_plainly(x, gamma, beta, mean, variance, epsilon), mean, unbiased
 
 
 if ON_TENSORFLOW:
@@ -374,7 +378,7 @@ if ON_TENSORFLOW:
             wide = ops.cast(x, "float32")
             mean = _mean_of_all(wide)
             moments = mean, _mean_of_all(ops.square(wide - mean))
-            return _normalize_by_moments(x, gamma, beta, epsilon, moments, replicas())
+            return _normalize_by_moments(x, gamma, beta, epsilon, moments)
         return tf.compat.v1.nn.fused_batch_norm(x, gamma.value, beta.value, epsilon=epsilon, is_training=True)
 
     def _normalize(x, gamma, beta, mean, variance, epsilon):
@@ -409,6 +413,4 @@ else:
         moments = ops.moments(ops.cast(x, "float32"), axes=(0, 1, 2))
         return _normalize_by_moments(x, gamma, beta, epsilon, moments)
 
-    def _normalize(x, gamma, beta, mean, variance, epsilon):
-        scale = gamma * ops.rsqrt(variance + epsilon)
-        return ops.cast((ops.cast(x, "float32") - mean) * scale + beta, x.dtype)
+    _normalize = _normalize_plainly

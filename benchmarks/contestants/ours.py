@@ -1,30 +1,14 @@
 """This project: its own model, compiled and trained as its scripts do."""
 
-from types import SimpleNamespace
-
 import keras
 import tensorflow as tf
 
-from benchmarks.contestants import CLASSES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from benchmarks.contestants import CLASSES, RECIPE
 from data.voc import VOC_CLASSES
 from engine.build import OpenedSegmenter
 from engine.device import set_precision
 from engine.recipe import compile_model, segmentation_loss
 from models.deeplab_v3 import deeplab_v3
-
-RECIPE = SimpleNamespace(
-    learning_rate=LEARNING_RATE,
-    momentum=MOMENTUM,
-    weight_decay=WEIGHT_DECAY,
-    steps=30_000,
-    power=0.9,
-    warmup_steps=0,
-    clip_norm=None,
-    accumulate=1,
-    restored_lr=1.0,
-    histograms=False,
-)
-
 
 VERSION = f"tensorflow {tf.__version__}, keras {keras.__version__}"
 

@@ -1,30 +1,15 @@
 """This project under JAX, its state on the device from one step to the next, as `fit` keeps it."""
 
 import os
-from types import SimpleNamespace
 
 import jax
 import keras
 import numpy as np
 
-from benchmarks.contestants import CLASSES, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+from benchmarks.contestants import CLASSES, RECIPE
 from engine.device import set_precision
 from engine.recipe import compile_model, segmentation_loss
 from models.deeplab_v3 import deeplab_v3
-
-RECIPE = SimpleNamespace(
-    learning_rate=LEARNING_RATE,
-    momentum=MOMENTUM,
-    weight_decay=WEIGHT_DECAY,
-    steps=30_000,
-    power=0.9,
-    warmup_steps=0,
-    clip_norm=None,
-    accumulate=1,
-    restored_lr=1.0,
-    histograms=False,
-)
-STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
 
 
 def device():
@@ -49,7 +34,13 @@ def trainer(images, labels, bfloat16):
     model._symbolic_build(data_batch=(images[:1], labels[:1]))
     model.make_train_function()
     batch = jax.device_put(images), jax.device_put(labels)
-    state = [tuple([variable.value for variable in getattr(owner, name)]) for owner, name in _owners(model)]
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    state = [[variable.value for variable in group] for group in groups]
 
     def run(steps):
         nonlocal state
@@ -58,15 +49,6 @@ def trainer(images, labels, bfloat16):
         return float(logs["loss"])
 
     return run, _parameters(model), f"jax {jax.__version__}, keras {keras.__version__}"
-
-
-def _owners(model):
-    """Where each part of the state of a training step is: (object, attribute)."""
-    return zip(
-        (model, model, model.optimizer, model),
-        ("trainable_variables", "non_trainable_variables", "variables", "metrics_variables"),
-        strict=True,
-    )
 
 
 def predictor(images, bfloat16):
