@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import itertools
+import math
 import os
 import re
 import threading
@@ -23,6 +24,7 @@ from data.images import DataError, write_whole
 # What a random stream is for; spawn keys keep the streams of one seed apart.
 _ORDER, _AUGMENTATION = 0, 1
 _PREFETCHED_BATCHES = 2
+_ALIGNMENT = 64  # bytes; the most that Eigen, TensorFlow's array library, asks for
 
 
 def sample_index(position, length, seed):
@@ -231,8 +233,8 @@ def _batches(sample, count, batch_size, workers, preprocess):
 
     def load(step):
         numbers = range(count)[step * batch_size : (step + 1) * batch_size]
-        images = np.empty((len(numbers), *first_image.shape), first_image.dtype)
-        targets = np.empty((len(numbers), *first_target.shape), np.int32)
+        images = _aligned((len(numbers), *first_image.shape), first_image.dtype)
+        targets = _aligned((len(numbers), *first_target.shape), first_target.dtype)
         with working:
             for place, number in enumerate(numbers):
                 images[place], targets[place] = checked(number)
@@ -241,17 +243,30 @@ def _batches(sample, count, batch_size, workers, preprocess):
     def batch(step):
         # Stateless, as a batch is a function of its number: where operations are made deterministic, TensorFlow would
         # run stateful ones one after the other.
-        images, targets = tf.numpy_function(_remembering(load), [step], [first_image.dtype, np.int32], False)
+        images, targets = tf.numpy_function(_remembering(load), [step], [first_image.dtype, first_target.dtype], False)
         size = None if count % batch_size else batch_size
         images.set_shape((size, *first_image.shape))
         targets.set_shape((size, *first_target.shape))
         return images, targets
 
+    def widened(images, targets):
+        # Only now, outside of Python: until all of a batch is there, images and masks stay small, as uint8.
+        if preprocess is not None:
+            images = preprocess(tf.cast(images, tf.float32))
+        return images, tf.cast(targets, tf.int32)
+
     steps = tf.data.Dataset.range(-(-count // batch_size))
     batches = steps.map(batch, num_parallel_calls=2 * workers, deterministic=True)
-    if preprocess is not None:  # the images stay small, as uint8, until all of a batch is there
-        batches = batches.map(lambda images, targets: (preprocess(tf.cast(images, tf.float32)), targets))
+    batches = batches.map(widened)
     return batches.prefetch(_PREFETCHED_BATCHES).with_options(_options(workers))
+
+
+def _aligned(shape, dtype):
+    """An empty array that TensorFlow takes as it is: where memory starts off its alignment, it copies it."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _options(workers):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.images import DataError, read_image, write_whole
+from data.images import DataError, read_image, read_indices, write_whole
 
 IGNORE_LABEL = 255
 
@@ -74,17 +74,7 @@ def read_mask(path, num_classes, image_size=None):
     Raises:
         DataError: unreadable file, colours instead of indices, a value that is no class, another size than the image's.
     """
-    try:
-        with Image.open(path) as file:
-            mode = file.mode
-            mask = np.asarray(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad files
-        raise DataError(f"{path}: cannot be read as a mask: {error}.") from error
-    if mode not in ("P", "L"):
-        raise DataError(
-            f"{path}: a mask must hold class indices (a palette PNG, or 8-bit grey); this one has mode {mode}. "
-            "Map its colours to indices first."
-        )
+    mask = read_indices(path)
     if (mask + np.uint8(1)).max(initial=0) > num_classes:  # 255 becomes 0: one pass instead of four
         strange = mask[(mask >= num_classes) & (mask != IGNORE_LABEL)]
         values = ", ".join(map(str, np.unique(strange)))

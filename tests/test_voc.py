@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.images import DataError, image_format, read_image, write_whole
 from data.sample import draw_voc
-from data.voc import IGNORE_LABEL, VOC_CLASSES, VOCSegmentation, colorize, palette, read_mask, write_mask
+from data.voc import IGNORE_LABEL, VOC_CLASSES, VOCSegmentation, colorize, mask_png, palette, read_mask, write_mask
 from errors import UserError
 from tests.test_image_folder import SHARED, needs_shared
 
@@ -185,9 +185,31 @@ def test_broken_mask_is_refused(tmp_path):
     write_mask(tmp_path / "m.png", np.random.default_rng(0).integers(0, 21, (50, 50), np.uint8))
     (tmp_path / "cut.png").write_bytes((tmp_path / "m.png").read_bytes()[:-400])
     (tmp_path / "text.png").write_text("no mask")
-    for name in "cut.png", "text.png", "none.png":
+    for name in "cut.png", "text.png":
         with pytest.raises(DataError, match=rf"{name}: cannot be read as a mask"):
             read_mask(tmp_path / name, 21)
+    with pytest.raises(DataError, match=r"none\.png: cannot be read: No such file"):
+        read_mask(tmp_path / "none.png", 21)
+
+
+def test_a_mask_with_a_damaged_byte_is_refused_or_whole(tmp_path):
+    mask = np.random.default_rng(0).integers(0, 21, (9, 11), np.uint8)
+    whole = mask_png(mask)
+    for at in range(len(whole)):
+        (tmp_path / "m.png").write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
+        try:
+            assert np.array_equal(read_mask(tmp_path / "m.png", 21), mask), at
+        except DataError as error:
+            assert "m.png: " in str(error)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_masks_of_any_palette_are_read_as_indices(tmp_path, bits):
+    mask = np.random.default_rng(0).integers(0, 2**bits, (9, 11), np.uint8) % 22
+    picture = Image.fromarray(mask)
+    picture.putpalette(b"..IDAT" * 128)  # a chunk's name within the palette, and every colour twice
+    picture.save(tmp_path / "m.png", bits=bits, transparency=bytes(range(2**bits)))
+    assert np.array_equal(read_mask(tmp_path / "m.png", 22), mask)
 
 
 @pytest.mark.parametrize("mask", [np.zeros((2, 2), np.int64), np.zeros((2, 2, 3), np.uint8)])
