@@ -39,7 +39,7 @@ def voc(tmp_path_factory):
 def trained_before(voc, tmp_path_factory):
     """Where all runs start: from weights of nothing, a rounding error grows a hundredfold a step."""
     run = tmp_path_factory.mktemp("before") / "run"
-    longer = ["--steps", 150, "--log-every", 50, "--eval-every", 150, "--learning-rate", 0.02]
+    longer = ["--steps", 80, "--log-every", 40, "--eval-every", 80, "--learning-rate", 0.02]
     small_training.main(flags(voc, run, *longer))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(small_training.START, str(run))
