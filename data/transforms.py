@@ -64,9 +64,10 @@ def _resized_on_canvas(picture, size, side, colour, interpolation):
     width, height = size
     canvas = np.empty((side, side, *picture.shape[2:]), np.uint8)
     # Intel's kernels, where OpenCV has them, round a few pixels the other way and take half the time. The permission is
-    # the thread's own.
+    # the thread's own, and nobody else in it asked for that.
     cv2.ipp.setUseIPP_NotExact(True)
     cv2.resize(picture, size, canvas[:height, :width], interpolation=interpolation)
+    cv2.ipp.setUseIPP_NotExact(False)
     for corner in ((width, 0), (0, height)):
         if max(corner) < side:
             cv2.rectangle(canvas, corner, (side, side), colour, cv2.FILLED)
