@@ -19,7 +19,7 @@ demo: $(VENV)/run.stamp
 	$(BIN)/python eval_seg.py --ckpt $(DEMO)/segmentation --data $(DEMO)/voc --sheet $(DEMO)/predictions.png
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -17,17 +17,6 @@ QUICK_JAX = {
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-# These build every network there is (`shapes_of`), which one process does once for both.
-EVERY_NETWORK = ("test_identify.py", "test_slim_checkpoints.py")
-
-
-def pytest_collection_modifyitems(items):
-    """Says what `--dist loadgroup` keeps in one process: the tests of a file."""
-    for item in items:
-        file = item.path.name
-        item.add_marker(pytest.mark.xdist_group("every network" if file in EVERY_NETWORK else file))
-
-
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real data and weights; the test is skipped where there is none."""

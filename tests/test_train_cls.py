@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 from contextlib import redirect_stdout
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from errors import UserError
 from models import mobilenet_v2 as mobile
 from models.weight_init import named_variables, save_checkpoint
 from tests.conftest import read_all
+from tests.short_mobilenet import shortened
 
 BACKBONE = 110  # variables of the shortened network
 SMALL = ["--image-size", "32", "--batch-size", "4", "--log-every", "2", "--eval-every", "4", "--steps", "4"]
@@ -24,8 +24,7 @@ NEW = ["--train", "new", "--save-every", 2]
 
 @pytest.fixture(scope="module", autouse=True)
 def short():
-    """MobileNet v2 ends with its seventh unit: compiled in a third of the time."""
-    with patch.object(mobile, "INVERTED_RESIDUALS", mobile.INVERTED_RESIDUALS[:7]):
+    with shortened():
         yield
 
 
