@@ -27,7 +27,7 @@ def run(main):
     except Exception:
         if not _is_one_of_several():
             raise
-        traceback.print_exc()
+        traceback.print_exc()  # which nobody does after os._exit
         code = 1
     if code and _is_one_of_several():
         sys.stderr.flush()

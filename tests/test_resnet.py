@@ -49,7 +49,7 @@ def slim_checkpoint(slim, tmp_path_factory):
         ("resnet_v2_101", 97, 32),
         ("resnet_v1_50", 128, 32),
         ("resnet_v1_50", (129, 96), 8),
-        ("resnet_v1_50", 65, 16),
+        ("resnet_v1_101", 65, 16),
     ],
 )
 def test_every_end_point_equals_slims(slim, slim_checkpoint, net, size, output_stride):
