@@ -10,7 +10,7 @@ padded with the mean pixel, never resized. Several checkpoints, runs or exports 
 
 import argparse
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 ONE_MODEL_ONLY = ("sheet", "confusion", "worst", "save_pred", "voc_submission")
@@ -85,7 +85,7 @@ def main(argv=None):
 
     import_keras()
     from data.voc import VOCSegmentation
-    from engine import measuring
+    from inference import measuring
 
     dataset = VOCSegmentation(args.data, args.image_set, masks=not args.predict_only)
     measuring.check_outputs({flag: path for flag in OUTPUTS if (path := getattr(args, flag))}, dataset)

@@ -18,7 +18,7 @@ Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
 
 import argparse
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
@@ -53,8 +53,8 @@ def main(argv=None):
 
     import_keras()
     from data.images import read_image
-    from engine.build import open_segmenter
-    from engine.export import check_installed, drawn_picture, export
+    from inference.opening import open_segmenter
+    from porting.export import check_installed, drawn_picture, export
 
     check_installed(args.formats)
     picture = read_image(args.image) if args.image else drawn_picture()

@@ -12,7 +12,7 @@ Exit code: 0; 1 when files were skipped because they could not be read (they are
 import argparse
 from pathlib import Path
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 
@@ -55,8 +55,8 @@ def main(argv=None):
         raise UserError(f"--out {args.out}: must end in .npy")
     paths = find_images(args.images)
 
-    from engine.build import restored_tap
-    from engine.features import extract, write_features
+    from inference.features import extract, write_features
+    from inference.opening import restored_tap
 
     model, report = restored_tap(args.ckpt, args.end_point, cli.renames(args.rename))
     loaded, total, values = report.backbone

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import json
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 
@@ -43,8 +43,8 @@ def main(argv=None):
     args = parse_arguments(argv)
     rename = cli.renames(args.rename)
 
-    from engine import inspection
     from models.checkpoint import open_checkpoint
+    from porting import inspection
 
     with open_checkpoint(args.ckpt) as checkpoint:
         if args.against:
@@ -64,10 +64,10 @@ def main(argv=None):
 
 def show_coverage(args, checkpoint, rename):
     """Prints which model the checkpoint is of and what it would give to it, or to --model. → (Identity, Report)"""
-    from engine import inspection
     from models.checkpoint import CheckpointError
     from models.identify import identify
     from models.weight_init import rename_scope
+    from porting import inspection
 
     identity = told = None
     try:

@@ -17,7 +17,7 @@ import argparse
 import sys
 import time
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 STARTED = time.perf_counter()
@@ -39,7 +39,7 @@ def parse_arguments(argv=None):
 
 def main(argv=None):
     args = parse_arguments(argv)
-    from engine import prediction
+    from inference import prediction
 
     watch = prediction.Stopwatch(STARTED)
     tasks = prediction.plan(prediction.find_inputs(args.inputs), args.out, args.overlay, args.probabilities)

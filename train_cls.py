@@ -10,7 +10,7 @@ import argparse
 import copy
 from pathlib import Path
 
-from engine import cli
+import command_line as cli
 
 
 def parse_arguments(argv=None):
@@ -36,8 +36,8 @@ def parse_arguments(argv=None):
 
 
 def model_config(args, num_classes, checkpoint):
-    """What `engine.build.build_classifier` takes, from the flags and what the checkpoint says of its model."""
-    from engine.build import resolve_backbone
+    """What `inference.opening.build_classifier` takes, from the flags and what the checkpoint says of its model."""
+    from inference.opening import resolve_backbone
 
     backbone, depth_multiplier, _ = resolve_backbone(args.model, checkpoint, cli.renames(args.rename))
     return {"backbone": backbone, "num_classes": num_classes, "depth_multiplier": depth_multiplier}
@@ -49,10 +49,10 @@ def train(args, train_set, val_set):
 
     from data.pipeline import evaluation_batches, training_batches
     from data.transforms import random_resized_crop_flip, resize_center_crop
-    from engine.build import build_classifier
-    from engine.evaluation import ClassifierValidator, classified_sheet
-    from engine.recipe import classification_loss
-    from engine.training import Task, run_training
+    from inference.evaluation import ClassifierValidator, classified_sheet
+    from inference.opening import build_classifier
+    from training.recipe import classification_loss
+    from training.run import Task, run_training
 
     def batches(model, start_step, stop_step, shard):
         return training_batches(
@@ -98,7 +98,7 @@ def compare(args, train_set, val_set):
     """The three runs in sub-folders of the run directory, then a table and a plot of their validation curves."""
     import keras
 
-    from engine.comparison import write_comparison
+    from training.comparison import write_comparison
 
     args.model = model_config(args, train_set.num_classes, args.ckpt)["backbone"]
     runs = {}

@@ -8,7 +8,7 @@ The defaults are the paper's recipe (Chen et al., "Rethinking Atrous Convolution
 
 import argparse
 
-from engine import cli
+import command_line as cli
 
 # What --stage2 has otherwise, unless a flag says so; None is what the first stage's run has.
 STAGE2 = {
@@ -137,8 +137,8 @@ def parse_arguments(argv=None):
 
 
 def model_config(args, num_classes, checkpoint):
-    """What `engine.build.build_segmenter` takes, from the flags and what the checkpoint says of its model."""
-    from engine.build import resolve_backbone, second_stage_config
+    """What `inference.opening.build_segmenter` takes, from the flags and what the checkpoint says of its model."""
+    from inference.opening import resolve_backbone, second_stage_config
 
     options = {
         "output_stride": args.output_stride,
@@ -168,13 +168,13 @@ def main(argv=None):
     from data.pipeline import cached, training_batches
     from data.transforms import random_scale_crop_flip
     from data.voc import VOCSegmentation
-    from engine.build import build_segmenter
-    from engine.evaluation import Validator, prediction_sheet
-    from engine.inference import ModelPredictor
-    from engine.losses import class_weights
-    from engine.metrics import SCORES
-    from engine.recipe import segmentation_loss
-    from engine.training import Task, run_training
+    from inference.evaluation import Validator, prediction_sheet
+    from inference.metrics import SCORES
+    from inference.opening import build_segmenter
+    from inference.predictor import ModelPredictor
+    from training.losses import class_weights
+    from training.recipe import segmentation_loss
+    from training.run import Task, run_training
 
     train_set = VOCSegmentation(args.data, args.train_set)
     val_set = VOCSegmentation(args.data, args.val_set)

@@ -12,7 +12,7 @@ Exit code: 0 when all agree, 1 when something departs, 2 when something could no
 
 import argparse
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 
@@ -50,7 +50,7 @@ def main(argv=None):
     args = parse_arguments(argv)
     rename, feeds = cli.renames(args.rename), numbers(args.feed)
 
-    from engine.port import verify
+    from porting.verify import verify
 
     return 0 if verify(args, rename, feeds) else 1
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine import cli
+import command_line as cli
 from errors import UserError
 
 
@@ -54,9 +54,9 @@ class Contestant:
 
 def contestants(args):
     """The model first, then its exports."""
-    from engine.build import open_segmenter
-    from engine.inference import ModelPredictor
-    from engine.runtimes import open_export, read_description
+    from inference.opening import open_segmenter
+    from inference.predictor import ModelPredictor
+    from inference.runtimes import open_export, read_description
 
     description = read_description(args.exported)
     if description is None:
@@ -75,7 +75,7 @@ def contestants(args):
 
 
 def measure(entrants, dataset, indices, progress):
-    from engine.metrics import confusion_matrix
+    from inference.metrics import confusion_matrix
 
     for entrant in entrants:  # the first call compiles
         entrant.predictor.labels(dataset[indices[0]][0])
@@ -91,7 +91,7 @@ def measure(entrants, dataset, indices, progress):
 
 
 def table(entrants, what):
-    from engine.metrics import scores
+    from inference.metrics import scores
 
     lines = [
         what,
@@ -116,7 +116,7 @@ def main(argv=None):
 
     from data.images import write_whole
     from data.voc import VOCSegmentation
-    from engine.evaluation import spread_over
+    from inference.evaluation import spread_over
 
     dataset = VOCSegmentation(args.data, args.image_set)
     indices = spread_over(dataset, args.images)

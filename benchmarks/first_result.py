@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import cli
+import command_line as cli
 
 SCRIPT = Path(__file__).resolve().parents[1] / "predict_seg.py"
 LAP = re.compile(r"^ *(\d+\.\d+) s  (.+)$", re.MULTILINE)

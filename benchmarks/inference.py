@@ -26,7 +26,7 @@ TITLES = {
     "torch-autocast": "PyTorch, autocast",
     "torch-autocast-compile": "PyTorch, autocast, torch.compile",
 }
-EXPORTS = ("saved_model", "onnx", "tflite")  # engine.export's names
+EXPORTS = ("saved_model", "onnx", "tflite")  # porting.export's names
 ONLY_IN = {"float32": EXPORTS, "bfloat16": ("torch-autocast", "torch-autocast-compile")}
 WARM_UP = 3
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from engine import cli
+import command_line as cli
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train_seg.py"
 CLOCKED = {"images_per_second", "seconds"}

@@ -9,7 +9,7 @@ DATA/val/CLASS/*.jpg.
 
 import argparse
 
-from engine import cli
+import command_line as cli
 
 
 def parse_arguments(argv=None):
@@ -58,8 +58,8 @@ def main(argv=None):
     from keras import layers
 
     from data.pipeline import original_errors
-    from engine.build import restored_tap
     from engine.device import use_xla
+    from inference.opening import restored_tap
 
     keras.utils.set_random_seed(args.seed)
     backbone, report = restored_tap(args.ckpt, args.end_point)

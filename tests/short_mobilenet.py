@@ -6,8 +6,8 @@ Its training step is traced and compiled in less than half the time.
 import sys
 from unittest.mock import patch
 
+import command_line as cli
 import train_seg
-from engine import cli
 
 
 def shortened():

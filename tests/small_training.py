@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+import command_line as cli
 import train_seg
-from engine import cli
 
 START = "START_FROM"  # environment variable: a run directory of this module, whose weights a new run starts from
 
@@ -40,10 +40,10 @@ def main(flags):
     import keras
 
     with (
-        patch("engine.build.build_segmenter", build),
+        patch("inference.opening.build_segmenter", build),
         patch.object(keras.initializers.VarianceScaling, "__call__", kernel),
         patch.object(keras.initializers.TruncatedNormal, "__call__", kernel),
-        patch("engine.evaluation.prediction_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8)),
+        patch("inference.evaluation.prediction_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8)),
     ):
         train_seg.main(["--ckpt", "none", "--model", "resnet_v2_50", *flags])
 

@@ -13,7 +13,7 @@ LEARNING_RATE, MOMENTUM = 0.007, 0.9
 WEIGHT_DECAY = 1e-4  # of half the sum of squares of the kernels
 DECAY, EPSILON = 0.997, 1e-5
 RATES, CHANNELS = (6, 12, 18), 256
-# What `engine.recipe.compile_model` takes, for this project's own contestants.
+# What `training.recipe.compile_model` takes, for this project's own contestants.
 RECIPE = SimpleNamespace(
     learning_rate=LEARNING_RATE,
     momentum=MOMENTUM,

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from engine.runtimes import open_export, read_description
+from inference.runtimes import open_export, read_description
 
 RUNTIMES = {"saved_model": "tensorflow", "onnx": "onnxruntime", "tflite": "ai_edge_litert"}
 

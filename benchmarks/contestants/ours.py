@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from benchmarks.contestants import CLASSES, RECIPE
 from data.voc import VOC_CLASSES
-from engine.build import OpenedSegmenter
 from engine.device import set_precision
-from engine.recipe import compile_model, segmentation_loss
+from inference.opening import OpenedSegmenter
 from models.deeplab_v3 import deeplab_v3
+from training.recipe import compile_model, segmentation_loss
 
 VERSION = f"tensorflow {tf.__version__}, keras {keras.__version__}"
 
@@ -43,8 +43,8 @@ def opened_network(size):
 
 
 def export(name, size, folder, picture):
-    """Writes the same network in the format `name` of engine.export, which compares its labels of `picture`."""
-    from engine.export import export
+    """Writes the same network in the format `name` of porting.export, which compares its labels of `picture`."""
+    from porting.export import export
 
     (outcome,) = export(opened_network(size), "seeded at random", folder, [name], picture)
     if not outcome.good:

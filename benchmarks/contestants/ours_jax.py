@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.contestants import CLASSES, RECIPE
 from engine.device import set_precision
-from engine.recipe import compile_model, segmentation_loss
 from models.deeplab_v3 import deeplab_v3
+from training.recipe import compile_model, segmentation_loss
 
 
 def device():

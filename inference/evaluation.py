@@ -1,0 +1,286 @@
+"""A model on a whole data set: whole images, padded and never resized; what is counted, kept and written of them."""
+
+import functools
+import heapq
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from data.images import image_size
+from data.pipeline import evaluation_batches, original_errors
+from data.transforms import pad_to
+from data.voc import IGNORE_LABEL, write_mask
+from engine.pictures import captioned, sheet
+from inference.metrics import confusion_matrix, scores
+from inference.predictor import Part, Segmenter, padded_size
+
+
+class ConfusionCounter(Segmenter):
+    """Images and labels in, their confusion matrix (classes, classes) out, counted on the device."""
+
+    def call(self, inputs):
+        images, labels = inputs
+        classes = self.model.num_classes
+        cells = ops.where(labels == IGNORE_LABEL, classes**2, labels * classes + super().call(images))
+        cells = ops.reshape(cells, (-1,))
+        counts = ops.segment_sum(
+            ops.ones_like(cells), cells, num_segments=classes**2 + 1
+        )  # bincount, jitted by JAX too
+        return ops.reshape(counts[: classes**2], (classes, classes))
+
+
+def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress=None, counter=None):
+    """→ int64 confusion matrix (classes, classes) of a segmentation model over a data set of (image, mask).
+
+    Args:
+        progress: called with the number of images after each batch.
+        counter: a ConfusionCounter of the model, kept by who evaluates often, so that it is compiled once.
+    """
+    counter = counter or ConfusionCounter(model)
+    preprocess = model.preprocessing
+    total = np.zeros((model.num_classes, model.num_classes), np.int64)
+    groups = _by_size(dataset, functools.partial(padded_size, crop_size=crop_size, stride=model.output_stride))
+    for size, indices in groups.items():
+
+        def pad(image, mask, size=size):
+            return pad_to(image.astype(np.float32), mask, *size, preprocess.mean)
+
+        batches = evaluation_batches(
+            Subset(dataset, indices), pad, batch_size=batch_size, workers=workers, preprocess=preprocess
+        )
+        with original_errors():
+            for images, labels in batches:
+                # NumPy in between: what tf.data gives, JAX does not take.
+                counted = counter.predict_on_batch((np.asarray(images), np.asarray(labels)))
+                total += np.asarray(counted, np.int64)
+                if progress:
+                    progress(int(images.shape[0]))
+    return total
+
+
+class Validator:
+    """Scores a segmentation model while it is trained; each process of the run takes its share of the data set.
+
+    Attributes:
+        matrix: the confusion matrix of the last call.
+    """
+
+    def __init__(self, model, dataset, crop_size, workers, distribution):
+        self.model, self.distribution = model, distribution
+        self.dataset = Subset(dataset, range(len(dataset))[distribution.process :: distribution.processes])
+        self.options = {"crop_size": crop_size, "workers": workers, "counter": ConfusionCounter(model)}
+
+    def __call__(self):
+        """→ `inference.metrics.scores` of the whole data set."""
+        self.matrix = self.distribution.total(evaluate(self.model, self.dataset, **self.options))
+        return scores(self.matrix)
+
+
+def predicted(predictor, dataset, *, batch_size=1, workers=2):
+    """Predicts a whole data set of (image, mask), in constant memory.
+
+    Args:
+        predictor: a ModelPredictor, or an export's (`inference.runtimes`).
+        batch_size: images of one padded size that are predicted at once.
+        workers: threads that read images ahead.
+
+    Yields:
+        (index, uint8 labels (H, W), uint8 mask (H, W)), images of one padded size after each other.
+    """
+    batches = [
+        indices[start : start + batch_size]
+        for indices in _by_size(dataset, predictor.padded_size).values()
+        for start in range(0, len(indices), batch_size)
+    ]
+    with ThreadPoolExecutor(workers) as readers:
+        ahead = deque()
+        for batch in (*batches, *[None] * workers):
+            if batch is not None:
+                ahead.append((batch, [readers.submit(dataset.__getitem__, index) for index in batch]))
+            if len(ahead) > workers or (batch is None and ahead):
+                indices, samples = ahead.popleft()
+                images, masks = zip(*(sample.result() for sample in samples), strict=True)
+                yield from zip(indices, predictor.labels_of(images), masks, strict=True)
+
+
+def feed(consumers, predictor, dataset, *, batch_size=1, workers=2):
+    """Predicts a whole data set, `predicted`, for several consumers at once, and shows how far it is.
+
+    A consumer has `add(index, labels, mask)`: ConfusionTotal, WorstImages, PredictionWriter, and
+    `inference.boundary.TrimapCounter`, `inference.submission.Submission`.
+    """
+    with ImageProgress(len(dataset)) as progress:
+        for index, labels, mask in predicted(predictor, dataset, batch_size=batch_size, workers=workers):
+            for consumer in consumers:
+                consumer.add(index, labels, mask)
+            progress.advance()
+
+
+class ConfusionTotal:
+    """The confusion matrix of all images: `matrix`, int64 (classes, classes)."""
+
+    def __init__(self, num_classes):
+        self.matrix = np.zeros((num_classes, num_classes), np.int64)
+
+    def add(self, index, labels, mask):
+        """Counts the labels of an image, uint8 (H, W), against its mask, uint8 (H, W)."""
+        self.matrix += confusion_matrix(mask, labels, len(self.matrix))
+
+
+class WorstImages:
+    """Keeps the `count` images whose own mIoU, over the classes in truth or prediction, is lowest."""
+
+    def __init__(self, num_classes, count):
+        self.num_classes, self.count = num_classes, count
+        self._heap = []
+
+    def add(self, index, labels, mask):
+        """Considers an image; one of which every pixel is ignored has no score and is left out."""
+        miou = scores(confusion_matrix(mask, labels, self.num_classes))["miou"]
+        if not np.isnan(miou):
+            heapq.heappush(self._heap, (-miou, -index, labels))
+            if len(self._heap) > self.count:
+                heapq.heappop(self._heap)
+
+    @property
+    def found(self):
+        """[(mIoU, index, uint8 labels (H, W))], the worst first."""
+        return [(-miou, -index, labels) for miou, index, labels in sorted(self._heap, key=lambda e: e[:2])[::-1]]
+
+
+class PredictionWriter:
+    """Writes each image's labels as a palette PNG, `folder/<name>.png`."""
+
+    def __init__(self, folder, names):
+        self.folder, self.names = Path(folder), names
+
+    def add(self, index, labels, mask=None):
+        """Writes the labels of the image `index`, uint8 (H, W)."""
+        write_mask(self.folder / f"{self.names[index]}.png", labels)
+
+
+class ImageProgress:
+    """How many of `total` images are done, images/s and the time left: a bar on a terminal, else a line now and then.
+
+    A context manager; at its end the sum is said.
+    """
+
+    SECONDS = 15  # between two lines of a log
+
+    def __init__(self, total):
+        self.total, self.done = total, 0
+
+    def __enter__(self):
+        self._began = self._said = time.perf_counter()
+        layout = "{n_fmt}/{total_fmt} images |{bar}| {rate_noinv_fmt}, {remaining} left"
+        self._bar = tqdm(total=self.total, unit=" images", dynamic_ncols=True, bar_format=layout, disable=None)
+        return self
+
+    def advance(self):
+        """Says that one more image is done."""
+        self.done += 1
+        self._bar.update()
+        now = time.perf_counter()
+        if self._bar.disable and now - self._said > self.SECONDS:
+            self._said = now
+            rate = self.done / (now - self._began)
+            left = tqdm.format_interval((self.total - self.done) / rate)
+            print(f"{self.done}/{self.total} images, {rate:.2f} images/s, {left} left", file=sys.stderr, flush=True)
+
+    def __exit__(self, kind, error, trace):
+        self._bar.close()
+        if kind is None:
+            seconds = time.perf_counter() - self._began
+            took = tqdm.format_interval(seconds)
+            print(f"{self.done} images in {took}, {self.done / seconds:.2f} images/s", file=sys.stderr)
+
+
+def spread_over(dataset, count):
+    """The indices of `count` samples spread evenly over a data set, of all where it has fewer → [int]."""
+    return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
+
+
+def prediction_sheet(predictor, dataset, class_names, count):
+    """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
+    chosen = [dataset[index] for index in spread_over(dataset, count)]
+    return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
+
+
+def worst_sheet(worst, dataset, class_names):
+    """uint8 RGB: the images of a WorstImages, the worst first, each with its name, mIoU, truth and prediction."""
+    samples, captions = [], []
+    for miou, index, labels in worst.found:
+        image, mask = dataset[index]
+        samples.append((image, mask, labels))
+        captions.append(f"{dataset.names[index]}: mIoU {100 * miou:.1f} %")
+    return sheet(samples, class_names, captions=captions)
+
+
+class Subset:
+    """Some of a data set's samples, as a data set."""
+
+    def __init__(self, dataset, indices):
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self.dataset[self.indices[index]]
+
+    @property
+    def image_paths(self):
+        return [self.dataset.image_paths[index] for index in self.indices]
+
+
+def _by_size(dataset, padded_size):
+    """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
+    groups = {}
+    for index, path in enumerate(dataset.image_paths):
+        groups.setdefault(padded_size(*image_size(path)), []).append(index)
+    return groups
+
+
+def classified_sheet(model, dataset, class_names, transform, count=12):
+    """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one."""
+    samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
+    images = np.stack([image for image, _ in samples])
+    fed = np.asarray(model.preprocessing(images.astype(np.float32)), np.float32)
+    said = np.asarray(Part(model, functools.partial(model, training=False)).predict_on_batch(fed)).argmax(-1)
+    captions = [
+        (class_names[label] if label == guess else f"{class_names[guess]}, is {class_names[label]}", label == guess)
+        for (_, label), guess in zip(samples, said, strict=True)
+    ]
+    return captioned(images, captions)
+
+
+class ClassifierValidator:
+    """Scores a classifier while it is trained, on batches of (images, labels) that every process of the run reads."""
+
+    def __init__(self, model, batches):
+        self.batches = batches
+        self.network = Part(model, functools.partial(model, training=False))
+
+    def __call__(self):
+        """→ {"val_accuracy", "val_loss"}, as fraction and nats."""
+        return evaluate_classifier(self.network, self.batches)
+
+
+def evaluate_classifier(model, batches):
+    """→ {"val_accuracy", "val_loss"} of a classifier over batches of (images, labels), as fractions and nats."""
+    right, loss, count = 0, 0.0, 0
+    with original_errors():
+        for images, targets in batches:
+            labels = np.asarray(targets)
+            logits = np.asarray(model.predict_on_batch(np.asarray(images)), np.float64)
+            log_sum = np.logaddexp.reduce(logits, axis=-1)
+            loss += float((log_sum - np.take_along_axis(logits, labels[:, None], 1)[:, 0]).sum())
+            right += int((logits.argmax(-1) == labels).sum())
+            count += len(labels)
+    return {"val_accuracy": right / count, "val_loss": loss / count}

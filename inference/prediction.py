@@ -1,0 +1,333 @@
+"""What prediction reads and writes: which files are meant, what becomes of each, pictures and videos one by one."""
+
+import glob
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data.images import DataError, beside, image_size, read_image, write_whole
+from data.voc import read_class_names, write_mask
+from engine.pictures import legend, overlay, overlay_with_legend, png
+from engine.startup import import_keras
+from errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+
+
+# Which files
+
+
+def find_inputs(places):
+    """The files that a user meant by `places` → [Path], each once.
+
+    A place is a file, a folder (the images and videos directly in it, sorted, without hidden ones) or a glob pattern
+    (the files that match, sorted; `**` crosses folders). Raises UserError for a place that gives nothing.
+    """
+    found = {}
+    for place in places:
+        path = Path(place)
+        if path.is_dir():
+            known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+            files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in known and not p.name.startswith(".")]
+            files = [p for p in files if p.is_file()]
+            nothing = f"no image or video in this folder ({', '.join(known)})"
+        elif path.exists():
+            files, nothing = [path], ""
+        else:
+            files = [p for p in map(Path, sorted(glob.glob(place, recursive=True))) if p.is_file()]
+            nothing = "matches no file" if glob.has_magic(place) else "no such file or folder"
+        if not files:
+            raise UserError(f"{place}: {nothing}")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input file and the files that are written for it; None for those that nobody wants."""
+
+    source: Path
+    overlay: Path | None
+    mask: Path | None = None
+    probabilities: Path | None = None
+    legend: Path | None = None
+
+    @property
+    def is_video(self):
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def written(self):
+        return [path for path in (self.mask, self.overlay, self.probabilities, self.legend) if path]
+
+
+def plan(sources, out, with_overlay=True, with_probabilities=False):
+    """What is written for each source, named after it → [Task].
+
+    Raises UserError where two files would get one name, or one would replace an input.
+    """
+    tasks = [_task(source, Path(out) / source.stem, with_overlay, with_probabilities) for source in sources]
+    inputs, writer = {source.resolve() for source in sources}, {}
+    for task in tasks:
+        for path in task.written:
+            if path.resolve() in inputs:
+                raise UserError(
+                    f"{path}: would be written for {task.source}, but is an input itself; name another --out"
+                )
+            if path in writer:
+                raise UserError(
+                    f"{path}: would be written for {writer[path]} and for {task.source}; "
+                    "predict them in two calls with an --out each"
+                )
+            writer[path] = task.source
+    return tasks
+
+
+def _task(source, stem, with_overlay, with_probabilities):
+    def named(ending):
+        return stem.with_name(stem.name + ending)
+
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        if with_probabilities or not with_overlay:
+            raise UserError(
+                f"{source}: a video becomes an overlay and nothing else: no --probabilities, no --no-overlay"
+            )
+        return Task(source, named("_overlay.mp4"), legend=named("_legend.png"))
+    return Task(
+        source,
+        named("_overlay.png") if with_overlay else None,
+        named(".png"),
+        named("_probabilities.npz") if with_probabilities else None,
+    )
+
+
+# Which model
+
+_OF_CHECKPOINTS = (
+    *("output_stride", "multi_grid", "features", "upsampling", "crop_size", "precision", "rename", "ema"),
+    *("scales", "flip", "window"),
+)
+
+
+def open_predictor(path, args, tasks, watch):
+    """The predictor of an export, or else of a checkpoint or run, with `labels(image)` and `probabilities(image)`.
+
+    Args:
+        args: of `cli.add_segmenter_arguments` and `cli.add_averaging_arguments`.
+        tasks: what is to be predicted.
+        watch: a Stopwatch; gets "imports" and "model built and restored", or an export's "imports, export opened".
+
+    Raises UserError where there is none at `path`, or a flag does not apply to an export.
+    """
+    from inference.runtimes import open_export
+
+    export = open_export(path)
+    if export is None:
+        keras = import_keras()
+        from inference.opening import open_segmenter
+
+        watch.lap("imports")
+        options = {"scales": args.scales, "flip": args.flip, "window": args.window}
+        opened = open_segmenter(path, args)
+        passes = len(args.scales) * (2 if args.flip else 1)
+        # JAX compiles in any case.
+        eager = keras.backend.backend() == "tensorflow" and args.window is None
+        eager = eager and _repay_no_tracing(tasks, opened.crop_size, passes)
+        predictor = opened.predictor(**options, eager=eager)
+        watch.lap("model built and restored")
+        return predictor
+    refuse_checkpoint_flags(path, args)
+    watch.lap("imports, export opened")
+    return export
+
+
+def _repay_no_tracing(tasks, crop_size, passes):
+    """Whether there is so little to predict that tracing a graph takes longer than it saves.
+
+    That is up to some four passes of 513x513 pixels. Larger pictures would also take more memory without a graph.
+    """
+    pixels = 0
+    for task in tasks:
+        if task.is_video or pixels > 1_000_000:
+            return False
+        try:
+            height, width = image_size(task.source)
+        except DataError:  # it is skipped, or so large that Pillow warns of it
+            return False
+        pixels += passes * max(height, crop_size) * max(width, crop_size)
+    return pixels <= 1_100_000
+
+
+def refuse_checkpoint_flags(path, args):
+    """Raises UserError where a flag was given that does not apply to the export at `path`."""
+    given = [name for name in _OF_CHECKPOINTS if getattr(args, name) not in (None, (), (1.0,), [], False, "float32")]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"{path}: is an export, whose network is fixed; {flags}: only for a checkpoint or run")
+
+
+def class_names_of(predictor, path=None):
+    """The names in the file `path`, else the model's own; DataError where there are not as many as it has classes."""
+    if path is None:
+        return tuple(predictor.class_names)
+    names = read_class_names(path)
+    if len(names) != predictor.num_classes:
+        raise DataError(f"{path}: names {len(names)} classes, the model has {predictor.num_classes}.")
+    return names
+
+
+# One after the other
+
+
+def predict(predictor, class_names, tasks):
+    """Predicts and writes every task's files, the next image being read meanwhile.
+
+    Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read,
+    or the model cannot take it.
+    """
+    for task, image in ahead((task, None if task.is_video else _read(task.source)) for task in tasks):
+        try:
+            if task.is_video:
+                yield task, _predict_video(predictor, class_names, task)
+            elif isinstance(image, DataError):
+                yield task, image
+            else:
+                yield task, _predict_image(predictor, class_names, task, image)
+        except UserError as error:
+            yield task, error
+
+
+def ahead(items):
+    """Yields what `items` gives; while the consumer works on one, the next is fetched in a thread."""
+    items = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        pending = reader.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = reader.submit(next, items, None)
+            yield item
+
+
+def _read(path):
+    try:
+        return read_image(path)
+    except DataError as error:
+        return error
+
+
+def _predict_image(predictor, class_names, task, image):
+    if task.probabilities:  # the labels are taken from them: the network runs once, and the two files agree
+        probabilities = predictor.probabilities(image)
+        labels = probabilities.argmax(-1).astype(np.uint8)
+        with beside(task.probabilities) as partial:
+            np.savez(partial, probabilities=probabilities, class_names=np.array(class_names))
+    else:
+        labels = predictor.labels(image)
+    write_mask(task.mask, labels)
+    if task.overlay:
+        write_whole(task.overlay, png(overlay_with_legend(image, labels, class_names)))
+    height, width = labels.shape
+    return f"{width}x{height}  {_shares(Counter(_counts(labels)), class_names)}"
+
+
+def _predict_video(predictor, class_names, task):
+    counts, frames = Counter(), 0
+    with beside(task.overlay) as partial, _VideoWriter(partial) as writer:
+        for frame, rate in ahead(tqdm(read_frames(task.source), desc=task.source.name, unit="frame", disable=None)):
+            labels = predictor.labels(frame)
+            writer.write(overlay(frame, labels), rate)
+            counts.update(_counts(labels))
+            frames += 1
+        if not frames:
+            raise DataError(f"{task.source}: not one frame can be read. Replace or remove it.")
+    write_whole(task.legend, png(legend(sorted(counts), class_names, width=writer.size[0])))
+    return f"{frames} frames of {writer.size[0]}x{writer.size[1]}  {_shares(counts, class_names)}"
+
+
+def _counts(labels):
+    return dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
+
+
+def _shares(counts, class_names):
+    """{label: pixels} → "background 76.4 %, cat 23.6 %", the most first."""
+    total = sum(counts.values())
+    return ", ".join(f"{class_names[label]} {100 * count / total:.1f} %" for label, count in counts.most_common())
+
+
+# Videos and large files
+
+
+def read_frames(path):
+    """Yields (frame, frames a second) of a video: uint8 RGB (H, W, 3), upright, and a float. Nothing if unreadable."""
+    video = cv2.VideoCapture(str(path))
+    try:
+        rate = video.get(cv2.CAP_PROP_FPS)
+        while True:
+            there, frame = video.read()
+            if not there:
+                return
+            yield frame[..., ::-1], rate if 0 < rate < 1000 else 25.0
+    finally:
+        video.release()
+
+
+class _VideoWriter:
+    """An MPEG-4 video of the size of its first frame. Odd sides, which the format cannot have, get a line more."""
+
+    def __init__(self, path):
+        self.path, self.size, self._video = path, None, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._video:
+            self._video.release()
+
+    def write(self, picture, rate):
+        height, width = picture.shape[:2]
+        if self._video is None:
+            self.size = width, height
+            even = width + width % 2, height + height % 2
+            self._video = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), rate, even)
+            if not self._video.isOpened():
+                raise UserError(f"{self.path}: cannot be written as an MPEG-4 video by this OpenCV")
+        frame = np.ascontiguousarray(picture[..., ::-1])
+        self._video.write(cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE))
+
+
+# Where the time goes
+
+
+class Stopwatch:
+    """Wall time by step, in seconds: `laps` {step: seconds}."""
+
+    def __init__(self, started):
+        self.laps, self._last = {}, started
+
+    def lap(self, step):
+        """Counts all since the last lap, or the start, as `step`."""
+        now = time.perf_counter()
+        self.laps[step] = self.laps.get(step, 0.0) + now - self._last
+        self._last = now
+
+    def __str__(self):
+        return "\n".join(f"{seconds:7.2f} s  {step}" for step, seconds in self.laps.items())
+
+
+def time_network(predictor, task, watch):
+    """Predicts a picture again, which takes the time of its network alone."""
+    if not task.is_video and not isinstance(image := _read(task.source), DataError):
+        predict = predictor.probabilities if task.probabilities else predictor.labels
+        watch.lap("the first input read again")
+        with suppress(UserError):  # it was skipped, and said
+            predict(image)
+            watch.lap("of which the network: the first input predicted again")

@@ -1,0 +1,279 @@
+"""From an image to labels or probabilities: padding, scales, flip and sliding window, the same for every program."""
+
+import itertools
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+import numpy as np
+from keras import ops
+
+from engine.device import use_xla
+from models.folding import folded_constants, folded_values
+from models.layers import interpolation, resize_bilinear
+
+STRIP = 256  # rows of a large picture that are upsampled at once
+LARGE = 4 * 513**2  # pixels from which constants no longer pay: they take gigabytes more, and next to no time off
+
+
+def logits_at(model, images, scale=1.0):
+    """float32 logits (N, H, W, classes) of images (N, H, W, 3) that the network sees at `scale` times their size.
+
+    As in the authors' own evaluation: a side of n pixels becomes (n - 1) * scale + 1, so that features and pixels keep
+    their corners aligned, and the small logits go straight to the images' own size.
+    """
+    height, width = ops.shape(images)[1:3]
+    if scale != 1:
+        images = resize_bilinear(images, _scaled(height, scale), _scaled(width, scale), model.align_corners)
+    return resize_bilinear(model.small_logits(images), height, width, model.align_corners)
+
+
+def _scaled(side, scale):
+    """(side - 1) * scale + 1: of an int, or of a scalar tensor where one graph serves images of several sizes."""
+    if isinstance(side, int):
+        return round((side - 1) * scale) + 1
+    return ops.cast(ops.round(ops.cast(side - 1, "float32") * scale), "int32") + 1
+
+
+def mean_probabilities(model, images, scales=(1.0,), flip=False):
+    """Softmax (N, H, W, classes), averaged over scales and, with `flip`, over the images and their mirror images."""
+    total = 0.0
+    for scale in scales:
+        total += ops.softmax(logits_at(model, images, scale))
+        if flip:
+            total += ops.softmax(logits_at(model, images[:, :, ::-1], scale))[:, :, ::-1]
+    return total / (len(scales) * (2 if flip else 1))
+
+
+class Compiled(keras.Model):
+    """A computation of a model, compiled for `predict_on_batch` alone: on one device, wherever the model is trained."""
+
+    def __init__(self, model, eager=False):
+        super().__init__()
+        self.model = model
+        self.built = True
+        self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
+        self._on_one_device = None
+
+    def predict_on_batch(self, x):
+        if keras.distribution.distribution() is None:  # there is one under JAX alone
+            return super().predict_on_batch(x)
+        import jax
+
+        variables = self.model.variables
+        if self._on_one_device is None:
+
+            def computed(values, x):
+                with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+                    return self.call(x)
+
+            self._on_one_device = jax.jit(computed)
+        return self._on_one_device([variable.value.addressable_data(0) for variable in variables], x)
+
+
+class Segmenter(Compiled):
+    """Wraps a segmentation model for inference: images, preprocessed and padded, in; int32 labels (N, H, W) out.
+
+    Args:
+        scales, flip: over which the probabilities are averaged (`mean_probabilities`).
+        eager: without tracing, for the few images that do not repay it.
+        constants: `models.folding.folded_values` of the model, to compute with; None: with its variables.
+    """
+
+    def __init__(self, model, scales=(1.0,), flip=False, eager=False, constants=None):
+        super().__init__(model, eager)
+        self.scales, self.flip = tuple(scales), flip
+        self.weights_used = nullcontext if constants is None else partial(folded_constants, model, constants)
+
+    @property
+    def averages(self):
+        """Whether there is more than one prediction to average."""
+        return self.flip or self.scales != (1.0,)
+
+    def call(self, images):
+        with self.weights_used():
+            if not self.averages:  # the largest logit is the largest probability
+                return ops.argmax(self.model(images, training=False), axis=-1)
+            return ops.argmax(mean_probabilities(self.model, images, self.scales, self.flip), axis=-1)
+
+
+class ProbabilityMapper(Segmenter):
+    """The same, with float32 probabilities (N, H, W, classes) out."""
+
+    def call(self, images):
+        with self.weights_used():
+            return mean_probabilities(self.model, images, self.scales, self.flip)
+
+
+class Part(Compiled):
+    """A part of a segmentation model: `function`, one of its methods."""
+
+    def __init__(self, model, function):
+        super().__init__(model)
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+class ModelPredictor:
+    """What any image of its own size is predicted with, by a model of this project.
+
+    `inference.runtimes` has the same methods for exported models.
+
+    Args:
+        model: a DeepLabV3 with its weights.
+        class_names: its classes, background first.
+        crop_size: images are padded to this square, larger ones to the next multiple of the stride plus one; pixels.
+        scales, flip: averaged over.
+        window: pictures that are larger than this square, pixels, go through the backbone window by window; the head
+            sees all windows' features at once, so that its image pooling and its widest dilations see what they would
+            otherwise. None: pictures go in whole.
+        eager: without tracing: the first image is predicted in half the time, the following take twice as long.
+        frozen: for a model that learns no more: its weights, as they are now, become constants, with batch norm folded
+            into them. Under TensorFlow on a CPU that takes a fifth off the time. Pictures over LARGE do
+            without.
+    """
+
+    def __init__(
+        self, model, class_names, crop_size=513, scales=(1.0,), flip=False, window=None, eager=False, frozen=False
+    ):
+        self.model, self.class_names, self.crop_size = model, tuple(class_names), crop_size
+        stride = model.output_stride
+        self.window = None if window is None else padded_size(max(window, stride), 1, 1, stride)[0]
+        self.scales, self.flip = tuple(scales), flip
+        constants = folded_values(model) if frozen else None
+        self._labels = Segmenter(model, scales, flip, eager, constants)
+        self._probabilities = ProbabilityMapper(model, scales, flip, eager, constants)
+        self._unfrozen = ModelPredictor(model, class_names, crop_size, scales, flip) if frozen else self
+        # With the variables: constants take gigabytes more, and windows are for who has none to spare.
+        self._features, self._head = Part(model, model.features), Part(model, model.head)
+
+    @property
+    def num_classes(self):
+        return self.model.num_classes
+
+    def padded_size(self, height, width):
+        """What an image of this size is padded to → (height, width), pixels."""
+        return padded_size(height, width, self.crop_size, self.model.output_stride)
+
+    def labels(self, image):
+        """uint8 RGB (H, W, 3) → uint8 (H, W)."""
+        return self.labels_of([image])[0]
+
+    def labels_of(self, images):
+        """The labels of several images that are padded to one size, predicted as one batch."""
+        if self._slides(images[0]):  # all are padded to one size
+            return [
+                np.concatenate([strip.argmax(-1).astype(np.uint8) for strip in self._slide(image)]) for image in images
+            ]
+        if self._is_large(images[0]):
+            return self._unfrozen.labels_of(images)
+        return [labels.astype(np.uint8) for labels in self._whole(images, self._labels)]
+
+    def probabilities(self, image):
+        """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
+        if self._slides(image):
+            return np.concatenate(list(self._slide(image)))
+        if self._is_large(image):
+            return self._unfrozen.probabilities(image)
+        return self._whole([image], self._probabilities)[0]
+
+    def _slides(self, image):
+        return self.window is not None and max(self.padded_size(*image.shape[:2])) > self.window
+
+    def _is_large(self, image):
+        return self._unfrozen is not self and math.prod(self.padded_size(*image.shape[:2])) > LARGE
+
+    def _whole(self, images, network):
+        size = self.padded_size(*images[0].shape[:2])
+        fed = np.stack([fed_to(self.model, image, size) for image in images])
+        found = np.asarray(network.predict_on_batch(fed))
+        return [part[: image.shape[0], : image.shape[1]] for part, image in zip(found, images, strict=True)]
+
+    def _slide(self, image):
+        """Yields the probabilities (rows, W, classes) of one strip of the image after the other."""
+        height, width = image.shape[:2]
+        size = self.padded_size(height, width)
+        fed = fed_to(self.model, image, size)
+        passes = [(scale, mirrored) for scale in self.scales for mirrored in ((False, True) if self.flip else (False,))]
+        small = [self._to_be_upsampled(self._logits_by_windows(fed, *one), size) for one in passes]
+        for top in range(0, height, STRIP):
+            rows = slice(top, min(top + STRIP, height))
+            logits = (ops.matmul(across[:width], ops.tensordot(down[rows], part, 1)) for part, down, across in small)
+            yield sum(np.asarray(ops.softmax(strip)) for strip in logits) / len(passes)
+
+    def _logits_by_windows(self, fed, scale, mirrored):
+        """float32 (H, W, 3) → float32 logits (h, w, classes) of the image at `scale`, turned back if mirrored."""
+        images = fed[None, :, ::-1] if mirrored else fed[None]
+        if scale != 1:
+            sides = (_scaled(side, scale) for side in fed.shape[:2])
+            images = np.asarray(resize_bilinear(images, *sides, self.model.align_corners))
+        stride = self.model.output_stride
+        windows = [windows_over(side, self.window, stride) for side in images.shape[1:3]]
+        features = None
+        for rows, columns in itertools.product(*windows):
+            part = np.asarray(self._features.predict_on_batch(images[:, rows.seen, columns.seen]))
+            if features is None:
+                shape = [math.ceil(side / stride) for side in images.shape[1:3]]
+                features = np.zeros((1, *shape, part.shape[-1]), part.dtype)
+            features[:, rows.kept, columns.kept] = part[:, rows.inner, columns.inner]
+        logits = np.asarray(self._head.predict_on_batch(features), np.float32)[0]
+        return logits[:, ::-1] if mirrored else logits
+
+    def _to_be_upsampled(self, logits, size):
+        """Logits (h, w, classes) → (logits, (H, h), (W, w)): with what takes them down and across to `size`."""
+        sides = zip(logits.shape[:2], size, strict=True)
+        return logits, *(interpolation(small, side, self.model.align_corners) for small, side in sides)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window along one axis. `seen`: its pixels of the image; of the features, which are a stride apart, `kept` are
+    those that it is to give to the image's, and `inner` the same counted from the window's own first."""
+
+    seen: slice
+    kept: slice
+    inner: slice
+
+
+def windows_over(side, window, stride):
+    """Covers `side` pixels with windows, all of one size and at multiples of the stride → list of Window.
+
+    So a window's features sit where those of the whole image would. Neighbours share a third of a window, in whole
+    strides, of which each gives the half that is farther from its own border, where it saw padding instead of picture.
+    """
+    window = min(window, side)
+    shared = window // 3 // stride
+    step = max(stride, (window - 1) // stride * stride - shared * stride)
+    count = 1 + math.ceil((side - window) / step)
+    last = math.ceil((side - window) / stride) * stride
+    starts = [min(index * step, last) for index in range(count)]
+    cuts = [0, *((before + window - 1 + after) // 2 // stride for before, after in itertools.pairwise(starts)), None]
+    cuts[-1] = math.ceil(side / stride)
+    return [
+        Window(
+            slice(start, start + window),
+            slice(first, end),
+            slice(first - start // stride, end - start // stride),
+        )
+        for start, (first, end) in zip(starts, itertools.pairwise(cuts), strict=True)
+    ]
+
+
+def padded_size(height, width, crop_size=513, stride=16):
+    """What an image of this size is padded to → (height, width), pixels.
+
+    Each side to `crop_size`, or where it is longer to the next multiple of the stride plus one, at which features and
+    pixels have their corners aligned.
+    """
+    return tuple(crop_size if n <= crop_size else math.ceil((n - 1) / stride) * stride + 1 for n in (height, width))
+
+
+def fed_to(model, image, size):
+    """uint8 RGB (H, W, 3) → float32 (*size, 3): preprocessed as the model wants it, padded with the mean pixel."""
+    fed = np.zeros((*size, 3), np.float32)  # which the mean pixel becomes
+    fed[: image.shape[0], : image.shape[1]] = model.preprocessing(image.astype(np.float32))
+    return fed

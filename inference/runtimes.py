@@ -1,0 +1,212 @@
+"""Exported models in their own runtimes, used as `inference.predictor.ModelPredictor` is.
+
+Each runtime is imported when a file of its kind is opened, and no other is: an ONNX export needs no TensorFlow.
+"""
+
+import importlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data.voc import names_of
+from errors import UserError
+
+DESCRIPTION = "export.json"
+SAVED_MODEL = "saved_model"
+
+
+class ExportError(UserError, ValueError):
+    """An export that is missing, damaged, or not one of export_seg.py's; or whose runtime is not installed."""
+
+
+class Export:
+    """A segmentation model in a file, padding and preprocessing included.
+
+    Subclasses give `num_classes` and `_run(name, images)`: "labels" or "probabilities" of uint8 images (N, H, W, 3).
+
+    Attributes:
+        path: of the file or, for a SavedModel, the folder.
+        class_names: by the export.json beside it, else VOC's 21, else "class 0" …
+    """
+
+    kind = None
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._open()
+        self.class_names = self._class_names()
+
+    def _class_names(self):
+        described = read_description(self.path.parent)
+        if described is None:
+            return names_of(self.num_classes)
+        if len(described["classes"]) != self.num_classes:
+            raise ExportError(
+                f"{self.path}: has {self.num_classes} classes, the {DESCRIPTION} beside it {len(described['classes'])}"
+            )
+        return tuple(described["classes"])
+
+    def padded_size(self, height, width):
+        """What images must share to be predicted as one batch → (height, width), pixels: here, their own size."""
+        return height, width
+
+    def labels(self, image):
+        """uint8 RGB (H, W, 3) → uint8 (H, W)."""
+        return self.labels_of([image])[0]
+
+    def labels_of(self, images):
+        """The labels of several images of one size, predicted as one batch."""
+        return list(self._run("labels", np.stack(images)))
+
+    def probabilities(self, image):
+        """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
+        return self._run("probabilities", image[None])[0]
+
+
+class SavedModelExport(Export):
+    kind = "a SavedModel of export_seg.py"
+
+    def _open(self):
+        import tensorflow as tf
+
+        self._model = tf.saved_model.load(str(self.path))
+        self._signature = self._model.signatures["serving_default"]
+        self.num_classes = self._signature.structured_outputs["probabilities"].shape[-1]
+
+    def _run(self, name, images):
+        import tensorflow as tf
+
+        return self._signature(images=tf.constant(images))[name].numpy()
+
+
+class FrozenExport(Export):
+    kind = "a frozen graph of export_seg.py"
+
+    def _open(self):
+        import tensorflow as tf
+
+        graph = tf.compat.v1.GraphDef.FromString(self.path.read_bytes())
+        imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
+        self._functions = {name: imported.prune("images:0", f"{name}:0") for name in ("labels", "probabilities")}
+        self.num_classes = self._functions["probabilities"].structured_outputs.shape[-1]
+
+    def _run(self, name, images):
+        import tensorflow as tf
+
+        return self._functions[name](tf.constant(images)).numpy()
+
+
+class OnnxExport(Export):
+    kind = "an ONNX model of export_seg.py"
+
+    def _open(self):
+        runtime = require("onnxruntime")
+        self._session = runtime.InferenceSession(self.path, providers=runtime.get_available_providers())
+        self.num_classes = {output.name: output.shape for output in self._session.get_outputs()}["probabilities"][-1]
+
+    def _run(self, name, images):
+        return self._session.run([name], {"images": images})[0]
+
+
+class LiteExport(Export):
+    """The input of a TFLite model is a square of `size` pixels, of which the picture is a part."""
+
+    kind = "a TFLite model of export_seg.py"
+
+    def _open(self):
+        # Not memory-mapped: the file may be replaced while it is used.
+        content = self.path.read_bytes()
+        interpreter = require("ai_edge_litert.interpreter").Interpreter(
+            model_content=content, num_threads=os.cpu_count()
+        )
+        self._runner = interpreter.get_signature_runner()
+        self.size = int(self._runner.get_input_details()["image"]["shape"][1])
+        self.num_classes = int(self._runner.get_output_details()["probabilities"]["shape"][-1])
+
+    def padded_size(self, height, width):
+        """The square; ExportError for an image that does not fit."""
+        if max(height, width) > self.size:
+            raise ExportError(
+                f"{self.path}: takes pictures of up to {self.size}x{self.size} pixels, this one has {width}x{height}. "
+                f"Use the SavedModel or ONNX, or export with --crop-size {max(height, width)} or more."
+            )
+        return self.size, self.size
+
+    def labels_of(self, images):
+        """The labels of several images, one after the other."""
+        return [self._run("labels", image[None])[0] for image in images]
+
+    def _run(self, name, images):
+        height, width = images.shape[1:3]
+        self.padded_size(height, width)
+        fed = np.zeros((1, self.size, self.size, 3), np.uint8)
+        fed[:, :height, :width] = images
+        return self._runner(image=fed, size=np.array([height, width], np.int32))[name][:, :height, :width]
+
+
+SUFFIXES = {".pb": FrozenExport, ".onnx": OnnxExport, ".tflite": LiteExport}
+
+
+def open_export(path):
+    """→ the Export at `path`, or None where this is no export (but a checkpoint, perhaps).
+
+    Args:
+        path: a SavedModel's folder, a `.pb`, `.onnx` or `.tflite` file, or a folder written by export_seg.py, which
+            stands for the SavedModel in it.
+
+    Raises:
+        ExportError: the export is missing or broken, or its runtime is not installed.
+    """
+    path = Path(path)
+    if path.name == "saved_model.pb":
+        path = path.parent
+    if (path / DESCRIPTION).is_file():
+        path = _saved_model_in(path)
+    if (path / "saved_model.pb").is_file():
+        kind = SavedModelExport
+    elif path.suffix in SUFFIXES:
+        kind = SUFFIXES[path.suffix]
+        if not path.is_file():
+            raise ExportError(f"{path}: no such file")
+    else:
+        return None
+    try:
+        return kind(path)
+    except UserError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own for a file that it cannot read
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{path}: cannot be opened as {kind.kind} ({cause}). Export it again.") from error
+
+
+def _saved_model_in(folder):
+    if (folder / SAVED_MODEL).is_dir():
+        return folder / SAVED_MODEL
+    files = [entry["file"] for entry in read_description(folder)["formats"].values()]
+    raise ExportError(f"{folder}: holds no SavedModel; name one of {', '.join(files) or 'none: it is empty'}")
+
+
+def read_description(folder):
+    """What the export.json in `folder` says, or None where there is none."""
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        return None
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(described["classes"], list) or not isinstance(described["formats"], dict):
+            raise TypeError("`classes` must be a list and `formats` an object")
+        return described
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path}: cannot be read ({error!r}). Export the model again.") from error
+
+
+def require(module):
+    """Imports the runtime `module`; ExportError saying how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ExportError(
+            f"{module.partition('.')[0]} is not installed: pip install -r requirements-export.txt"
+        ) from error

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.image_folder import ImageFolder
+from data.images import DataError, read_image
+from data.sample import SHAPES, draw_image_folder
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real data is not there: {SHARED}")
+
+
+@pytest.fixture
+def root(tmp_path):
+    draw_image_folder(tmp_path, train=2, val=1)
+    return tmp_path
+
+
+def test_samples_are_sorted_by_class(root):
+    dataset = ImageFolder(root, "train")
+    assert dataset.class_names == tuple(sorted(SHAPES)) and dataset.num_classes == 4
+    assert len(dataset) == 8 and dataset.skipped == []
+    assert [label for _, label in dataset.samples] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all(path.parent.name == dataset.class_names[label] for path, label in dataset.samples)
+    assert dataset.samples == sorted(dataset.samples)
+
+
+def test_item_is_image_and_label(root):
+    image, label = ImageFolder(root, "train")[5]
+    assert image.dtype == np.uint8 and image.ndim == 3 and label == 2
+    assert np.array_equal(image, read_image(root / "train" / "star" / "star_00001.jpg"))
+
+
+def test_content_decides_what_is_an_image(root):
+    folder = root / "train" / "disc"
+    Image.new("RGB", (8, 8)).save(folder / "a.jpg", "GIF")
+    Image.new("RGB", (8, 8)).save(folder / "b.dat", "PNG")
+    (folder / "notes.png").write_text("todo")
+    (folder / "more").mkdir()
+    dataset = ImageFolder(root, "train")
+    assert [path.name for path, label in dataset.samples if label == 0] == ["b.dat", "disc_00000.jpg", "disc_00001.jpg"]
+    assert [(path.name, reason) for path, reason in dataset.skipped] == [
+        ("a.jpg", "GIF; only JPEG and PNG are read"),
+        ("more", "a folder within a class folder"),
+        ("notes.png", "unknown content; only JPEG and PNG are read"),
+    ]
+    with pytest.raises(DataError, match=r"(?s)3 files are not.*a\.jpg: GIF.*more: a folder.*notes\.png: unknown"):
+        ImageFolder(root, "train", strict=True)
+
+
+def test_hidden_files_and_folders_are_passed_over(root):
+    (root / "train" / ".cache").mkdir()
+    (root / "train" / "disc" / ".DS_Store").write_text("x")
+    dataset = ImageFolder(root, "train", strict=True)
+    assert dataset.skipped == [] and len(dataset) == 8 and dataset.num_classes == 4
+
+
+def test_given_class_names_set_the_labels(root):
+    names = ("star", "moon", "disc", "square", "triangle")
+    dataset = ImageFolder(root, "val", class_names=names)
+    assert dataset.class_names == names and dataset.num_classes == 5
+    assert sorted(label for _, label in dataset.samples) == [0, 2, 3, 4]
+    assert all(path.parent.name == names[label] for path, label in dataset.samples)
+
+
+def test_class_unknown_to_training_is_refused(root):
+    (root / "val" / "disc").rename(root / "val" / "moon")
+    with pytest.raises(DataError, match="'moon' is none of the classes disc, square"):
+        ImageFolder(root, "val", class_names=ImageFolder(root, "train").class_names)
+
+
+def test_missing_split_is_refused(root):
+    with pytest.raises(DataError, match=r"test: no such folder"):
+        ImageFolder(root, "test")
+
+
+def test_split_without_classes_is_refused(root):
+    (root / "test").mkdir()
+    (root / "test" / "stray.txt").write_text("x")
+    with pytest.raises(DataError, match="holds no class folders"):
+        ImageFolder(root, "test")
+
+
+def test_class_without_image_is_refused(root):
+    (root / "train" / "empty").mkdir()
+    (root / "train" / "empty" / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="empty: holds no JPEG or PNG image"):
+        ImageFolder(root, "train")
+
+
+def test_broken_image_is_refused_when_read(root):
+    path = root / "train" / "disc" / "disc_00000.jpg"
+    path.write_bytes(path.read_bytes()[:-100])
+    dataset = ImageFolder(root, "train")
+    with pytest.raises(DataError, match=r"disc_00000\.jpg: this JPEG is cut short"):
+        dataset[0]
+
+
+@needs_shared
+def test_real_folder_holds_one_stray_gif():
+    folder = SHARED / "hymenoptera_data"
+    train, val = ImageFolder(folder, "train"), ImageFolder(folder, "val", strict=True, class_names=("ants", "bees"))
+    assert train.class_names == ("ants", "bees")
+    assert [path.name for path, _ in train.skipped] == ["imageNotFound.gif"]
+    assert "GIF" in train.skipped[0][1]
+    assert len(train) + len(val) == 397
+    assert all(dataset[index][0].ndim == 3 for dataset in (train, val) for index in range(0, len(dataset), 40))
+    with pytest.raises(DataError, match=r"1 files are not supported images:\n.*imageNotFound\.gif: GIF"):
+        ImageFolder(folder, "train", strict=True)

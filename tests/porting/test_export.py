@@ -1,0 +1,343 @@
+"""Exports: each agrees with the model in its own runtime, and a wrong one never arrives."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import command_line as cli
+import export_seg
+from data.images import read_image
+from data.sample import CLASS_NAMES, draw_voc
+from inference.evaluation import predicted
+from inference.opening import open_segmenter
+from inference.predictor import ModelPredictor
+from inference.runtimes import ExportError, open_export
+from models.checkpoint import open_checkpoint
+from models.deeplab_v3 import DeepLabV3
+from models.resnet import Bottleneck, ResNet
+from models.weight_init import named_variables
+from porting.export import FORMATS, check_installed, drawn_picture, export, write_frozen
+from tests.networks import randomize
+
+CROP = 65
+RUNTIMES = [name for name in FORMATS if name != "slim"]
+# A random network decides by less than a trained one: 8 bits move more of its borders.
+AGREEMENT = {name: FORMATS[name].agreement for name in FORMATS} | {"tflite_dynamic8": 0.85}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three sizes: a fit for the crop, smaller, and larger than it in one direction."""
+    folder = tmp_path_factory.mktemp("sample")
+    draw_voc(folder, train=1, val=1)
+    picture = read_image(folder / "JPEGImages" / "val_00000.jpg")
+    return [np.ascontiguousarray(part) for part in (picture[:CROP, :CROP], picture[20:60, 30:87], picture[:50])]
+
+
+def opened(model):
+    predictor = ModelPredictor(model, CLASS_NAMES, CROP)
+    return SimpleNamespace(model=model, class_names=CLASS_NAMES, crop_size=CROP, predictor=lambda: predictor)
+
+
+@pytest.fixture(scope="module")
+def model(pictures):
+    """DeepLab v3 of five classes on a tiny ResNet; random weights, and all classes equally likely on the pictures."""
+    with keras.name_scope("deeplab_v3"):
+        backbone = ResNet("resnet_v2_50", Bottleneck, (1, 1, 1, 1), output_stride=16, width=8)
+        backbone.build()
+    model = DeepLabV3(backbone, 5)
+    model.build()
+    randomize(named_variables(model))
+    predictor = ModelPredictor(model, CLASS_NAMES, CROP)
+    bias = model.logits.layers[0].bias
+    likely = [np.log(predictor.probabilities(picture)).mean((0, 1)) for picture in pictures]
+    bias.assign(bias - np.mean(likely, axis=0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory, pictures):
+    """(folder of all formats, the model's predictor, outcomes)."""
+    folder = tmp_path_factory.mktemp("exported")
+    source = opened(model)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, agreement in AGREEMENT.items():
+            patch.setitem(FORMATS, name, replace(FORMATS[name], agreement=agreement))
+        outcomes = list(export(source, "somewhere/model.ckpt-3", folder, tuple(FORMATS), pictures[0]))
+    return folder, source.predictor(), outcomes
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_export_agrees_with_the_model(exported, pictures, name):
+    folder, model, _ = exported
+    found = open_export(folder / FORMATS[name].file)
+    assert (found.num_classes, found.class_names) == (5, CLASS_NAMES)
+    for picture in pictures:
+        if name.startswith("tflite") and max(picture.shape) > CROP:
+            with pytest.raises(ExportError, match=rf"up to {CROP}x{CROP} pixels, this one has {picture.shape[1]}x50"):
+                found.labels(picture)
+            continue
+        labels, probabilities = found.labels(picture), found.probabilities(picture)
+        assert (labels.dtype, labels.shape) == (np.uint8, picture.shape[:2])
+        assert (probabilities.dtype, probabilities.shape) == (np.float32, (*picture.shape[:2], 5))
+        expected = model.labels(picture)
+        assert len(np.unique(expected)) > 1
+        assert (labels == expected).mean() >= AGREEMENT[name]
+        if AGREEMENT[name] == 0.999:
+            np.testing.assert_allclose(probabilities, model.probabilities(picture), atol=1e-4)
+
+
+def test_outcomes_and_description_tell_what_is_there(exported):
+    folder, model, outcomes = exported
+    described = json.loads((folder / "export.json").read_text())
+    assert described["classes"] == list(CLASS_NAMES)
+    assert [outcome.name for outcome in outcomes] == list(FORMATS) == list(described["formats"])
+    for outcome in outcomes:
+        entry = described["formats"][outcome.name]
+        assert outcome.good
+        assert entry["checkpoint"] == "model.ckpt-3"
+        files = list(folder.glob(f"{entry['file']}*"))
+        files = [file for place in files for file in (place.rglob("*") if place.is_dir() else [place])]
+        assert entry["bytes"] == sum(file.stat().st_size for file in files if file.is_file()) > 0
+    sizes = {outcome.name: outcome.bytes for outcome in outcomes}
+    assert sizes["tflite_dynamic8"] < 0.6 * sizes["tflite"]
+    assert sizes["tflite_float16"] < 0.6 * sizes["tflite"]
+    assert not list(folder.glob(".*"))
+    with open_checkpoint(folder / "model.ckpt") as checkpoint:
+        for name, variable in named_variables(model.model).items():
+            assert checkpoint.read(name).tobytes() == np.asarray(variable).tobytes()
+
+
+PLAIN = """
+import sys
+import numpy as np
+import tensorflow as tf
+assert not any(name in sys.modules for name in ("models", "engine", "data"))
+served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+found = served(images=tf.constant(np.load(sys.argv[2])[None]))
+np.savez(sys.argv[3], **{name: value.numpy()[0] for name, value in found.items()})
+"""
+
+
+def test_saved_model_needs_nothing_of_this_project(exported, pictures, tmp_path):
+    folder, model, _ = exported
+    np.save(tmp_path / "picture.npy", pictures[2])
+    arguments = [str(folder / "saved_model"), "picture.npy", "found.npz"]
+    subprocess.run([sys.executable, "-I", "-c", PLAIN, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    found = np.load(tmp_path / "found.npz")
+    assert (found["labels"] == model.labels(pictures[2])).mean() >= 0.999
+    np.testing.assert_allclose(found["probabilities"], model.probabilities(pictures[2]), atol=1e-4)
+
+
+def test_frozen_graph_runs_in_a_session(exported, pictures):
+    import tensorflow as tf
+
+    folder, model, _ = exported
+    graph = tf.compat.v1.GraphDef.FromString((folder / "model.pb").read_bytes())
+    assert not any("Variable" in node.op or "VarHandle" in node.op for node in graph.node)
+    with tf.Graph().as_default():
+        labels, probabilities = tf.compat.v1.import_graph_def(
+            graph, name="", return_elements=["labels:0", "probabilities:0"]
+        )
+        with tf.compat.v1.Session() as session:
+            found = session.run([labels, probabilities], {"images:0": np.stack([pictures[1]] * 2)})
+    for image in range(2):
+        assert (found[0][image] == model.labels(pictures[1])).mean() >= 0.999
+
+
+def test_tflite_ignores_what_lies_beyond_the_picture(exported, pictures):
+    folder, model, _ = exported
+    runner = open_export(folder / "model_float32.tflite")._runner
+    height, width = pictures[1].shape[:2]
+    image = np.random.default_rng(0).integers(0, 256, (1, CROP, CROP, 3), np.uint8)
+    image[0, :height, :width] = pictures[1]
+    found = runner(image=image, size=np.array([height, width], np.int32))["labels"][0, :height, :width]
+    assert (found == model.labels(pictures[1])).mean() >= 0.999
+
+
+def test_onnx_needs_no_tensorflow(exported):
+    program = (
+        "import sys; from inference.runtimes import open_export; import numpy as np;"
+        "open_export(sys.argv[1]).labels(np.zeros((20, 30, 3), np.uint8));"
+        "assert not {'tensorflow', 'keras', 'ai_edge_litert'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, exported[0] / "model.onnx"], check=True, capture_output=True)
+
+
+def test_an_export_is_evaluated_as_a_model_is(exported, pictures, tmp_path):
+    import cv2
+
+    class Images:
+        image_paths = tuple(tmp_path / f"{index}.png" for index in range(4))
+
+        def __len__(self):
+            return len(self.image_paths)
+
+        def __getitem__(self, index):
+            return samples[index], np.zeros(samples[index].shape[:2], np.uint8)
+
+    samples = [pictures[0], pictures[1], pictures[1][:, ::-1], pictures[0]]
+    for path, sample in zip(Images.image_paths, samples, strict=True):
+        cv2.imwrite(str(path), sample[..., ::-1])
+    folder, model, _ = exported
+    for name in ("saved_model", "model_float32.tflite"):
+        for index, labels, _ in predicted(open_export(folder / name), Images(), batch_size=2):
+            assert (labels == model.labels(samples[index])).mean() >= 0.999
+
+
+@pytest.fixture
+def one(exported, tmp_path):
+    """A function: formats → outcomes of exporting into a folder of this test's own."""
+    source = opened(exported[1].model)
+    return lambda *formats, **options: list(
+        export(SimpleNamespace(**vars(source) | options), "model.ckpt", tmp_path / "out", formats, drawn_picture())
+    )
+
+
+def test_a_wrong_export_is_deleted_and_what_was_good_stays(one, exported, tmp_path, monkeypatch):
+    assert [outcome.good for outcome in one("slim")] == [True]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def write_upside_down(served, path):
+        served._values = served._values | {
+            key: -value for key, value in served._values.items() if key.endswith("semantic/weights")
+        }
+        write_frozen(served, path)
+
+    monkeypatch.setitem(FORMATS, "pb", replace(FORMATS["pb"], write=write_upside_down))
+    monkeypatch.setitem(FORMATS, "slim", replace(FORMATS["slim"], write=_write_another))
+    outcomes = one("pb", "slim")
+    assert [outcome.good for outcome in outcomes] == [False, False]
+    assert "99.9 % must be equal; deleted" in str(outcomes[0])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def _write_another(served, path):
+    from models.weight_init import save_checkpoint
+
+    gamma = next(variable for variable in served.model.weights if variable.path.endswith("gamma"))
+    kept = np.asarray(gamma)
+    gamma.assign(np.nextafter(kept, 9))
+    save_checkpoint(served.model, path)
+    gamma.assign(kept)
+
+
+def test_a_writer_that_fails_leaves_nothing(one, tmp_path, monkeypatch):
+    def write_half(_, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setitem(FORMATS, "pb", replace(FORMATS["pb"], write=write_half))
+    with pytest.raises(ExportError, match="No space left"):
+        one("pb")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_is_for_one_set_of_classes(one):
+    one("slim")
+    with pytest.raises(ExportError, match="other classes; name another --out"):
+        one("slim", class_names=("background", *"abcd"))
+    one("slim")
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"), [("tf2onnx", ["onnx"]), ("onnxruntime", ["onnx"]), ("ai_edge_litert", ["pb", "tflite"])]
+)
+def test_a_runtime_that_is_not_installed(monkeypatch, name, formats):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ExportError, match=f"{name} is not installed: pip install -r requirements-export.txt"):
+        check_installed(formats)
+    check_installed(["pb", "saved_model", "slim"])
+
+
+def test_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ExportError, match="KERAS_BACKEND=jax: only TensorFlow exports"):
+        check_installed(["slim"])
+
+
+@pytest.mark.parametrize("name", ["saved_model/saved_model.pb", "model.pb", "model.onnx", "model_float32.tflite"])
+@pytest.mark.parametrize("content", [b"", b"no such thing", None])
+def test_a_broken_file_is_said(exported, tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    whole = (exported[0] / name).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ExportError, match=r"cannot be opened as .* Export it again"):
+        open_export(path)
+
+
+def test_what_is_no_export(tmp_path):
+    assert open_export(tmp_path) is None
+    assert open_export(tmp_path / "model.ckpt") is None
+    with pytest.raises(ExportError, match="no such file"):
+        open_export(tmp_path / "model.onnx")
+    (tmp_path / "export.json").write_text('{"classes": ["a"], "formats": {"onnx": {"file": "model.onnx"}}}')
+    with pytest.raises(ExportError, match=r"holds no SavedModel; name one of model\.onnx"):
+        open_export(tmp_path)
+    (tmp_path / "export.json").write_text("{")
+    with pytest.raises(ExportError, match=r"export\.json: cannot be read"):
+        open_export(tmp_path)
+
+
+def test_a_folder_of_exports_is_its_saved_model(exported):
+    assert open_export(exported[0]).path == exported[0] / "saved_model"
+
+
+def test_without_description_the_classes_are_numbered(exported, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes((exported[0] / "model.onnx").read_bytes())
+    assert open_export(path).class_names == tuple(f"class {label}" for label in range(5))
+
+
+def command(*arguments):
+    """→ exit code of export_seg.py."""
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: export_seg.main([str(argument) for argument in arguments]))
+    return ended.value.code
+
+
+def test_command_line(exported, tmp_path, capsys, monkeypatch):
+    assert tuple(FORMATS) == export_seg.FORMATS
+    given = SimpleNamespace(
+        **vars(opened(exported[1].model)), report=SimpleNamespace(text=lambda: "all of its variables")
+    )
+    monkeypatch.setattr("inference.opening.open_segmenter", lambda *_: given)
+    assert command("--ckpt", "x.ckpt", "--out", tmp_path / "out", "--formats", "slim") == 0
+    said = capsys.readouterr().out
+    assert "checked on a drawn picture; --image checks on a real one" in said
+    assert "slim: model.ckpt, " in said
+    assert "100.000 % of the variables equal the model's to the bit" in said
+    monkeypatch.setitem(FORMATS, "pb", replace(FORMATS["pb"], agreement=1.1))
+    assert command("--ckpt", "x.ckpt", "--out", tmp_path / "wrong", "--formats", "pb") == 1
+    assert "WRONG" in capsys.readouterr().out
+    assert list((tmp_path / "wrong").iterdir()) == []
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert command("--ckpt", "x.ckpt", "--out", tmp_path / "never") == 2
+    assert "requirements-export.txt" in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+    assert command("--ckpt", "x.ckpt", "--out", tmp_path / "never", "--precision", "bfloat16") == 2
+    assert command("--ckpt", "x.ckpt", "--out", tmp_path / "never", "--formats", "keras") == 2
+
+
+def test_published_checkpoint_on_real_pictures(shared_data, real_checkpoints, tmp_path):
+    checkpoint = real_checkpoints / "deeplabv3_mnv2_pascal_trainval.ckpt"
+    arguments = export_seg.parse_arguments(["--ckpt", str(checkpoint), "--out", str(tmp_path), "--crop-size", "257"])
+    source = open_segmenter(checkpoint, arguments)
+    photo = read_image(shared_data / "VOC2012" / "JPEGImages" / "2007_003106.jpg")
+    formats = ("saved_model", "onnx", "tflite", "tflite_dynamic8")
+    assert all(outcome.good for outcome in export(source, checkpoint, tmp_path, formats, photo))
+    exports = {name: open_export(tmp_path / FORMATS[name].file) for name in formats}
+    model = source.predictor()
+    for part in (photo[:257, :257], photo[100:333, 50:250], photo[:240, :400]):
+        expected = model.labels(part)
+        assert len(np.unique(expected)) > 1
+        for name, found in exports.items():
+            if max(part.shape) <= 257 or not name.startswith("tflite"):
+                assert (found.labels(part) == expected).mean() >= FORMATS[name].agreement, name
