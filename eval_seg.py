@@ -9,8 +9,11 @@ padded with the mean pixel, never resized. Several checkpoints, runs or exports 
 """
 
 import argparse
+from collections.abc import Iterable, Sequence
 
-import command_line as cli
+import command_line
+from engine.kinds import flag
+from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from errors import UserError
 
 ONE_MODEL_ONLY = ("sheet", "confusion", "worst", "save_pred", "voc_submission")
@@ -18,50 +21,25 @@ WITHOUT_MASKS = ("save_pred", "voc_submission")
 OUTPUTS = ("json", "csv", "sheet", "confusion", "trimap", "worst", "save_pred", "voc_submission")
 
 
-def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = command_line.ProgramParser(__doc__)
     parser.add_argument(
         "--ckpt", required=True, nargs="+", metavar="MODEL", help="checkpoint, .tar.gz, directory, run or export"
     )
     parser.add_argument("--data", required=True, help="folder in the VOC layout")
     parser.add_argument("--image-set", default="val", help="[%(default)s]")
-    parser.add_argument("--batch-size", type=cli.positive_int, default=1, help="[%(default)s]")
-    parser.add_argument("--workers", type=cli.positive_int, default=2, help="threads that read images [%(default)s]")
-    cli.add_segmenter_arguments(parser)
-    cli.add_averaging_arguments(parser)
-
-    scores = parser.add_argument_group("scores, of one or several models")
-    scores.add_argument("--json", metavar="FILE", help="all scores and the confusion matrix; of several models a list")
-    scores.add_argument("--csv", metavar="FILE", help="a row a class and a mean, a column a model; fractions")
-    scores.add_argument(
-        "--trimap", metavar="FILE.png", help="draw the mIoU within 1 … 40 pixels of boundaries; numbers go to --json"
-    )
-    pictures = parser.add_argument_group("pictures and predictions, of one model")
-    pictures.add_argument("--sheet", metavar="FILE.png", help="draw some images, their truth and predictions")
-    pictures.add_argument("--sheet-images", type=cli.positive_int, default=6, metavar="N", help="[%(default)s]")
-    pictures.add_argument("--worst", metavar="FILE.png", help="list and draw the images of lowest mIoU")
-    pictures.add_argument("--worst-images", type=cli.positive_int, default=8, metavar="N", help="[%(default)s]")
-    pictures.add_argument("--confusion", metavar="FILE.png", help="draw the confusion matrix")
-    pictures.add_argument("--save-pred", metavar="DIR", help="write each prediction there as a palette PNG")
-    pictures.add_argument(
-        "--voc-submission", metavar="FILE.tar.gz", help="write the archive that the VOC evaluation server takes"
-    )
-    pictures.add_argument(
-        "--competition",
-        choices=("comp5", "comp6"),
-        default="comp6",
-        help="its folder: comp5 is for models trained on VOC's own data alone, comp6 for others, such as those "
-        "pre-trained on ImageNet [%(default)s]",
-    )
-    pictures.add_argument(
+    parser.add_argument(
         "--predict-only", action="store_true", help="the image set has no masks, as VOC's test: nothing is scored"
     )
+    for group in (Reading(), Opening(), Looks(), ScoreFiles(), PredictionFiles()):
+        command_line.add_options(parser, group)
     args = parser.parse_args(argv)
     check_flags(args)
     return args
 
 
-def check_flags(args):
+def check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that contradict each other."""
     if len(set(args.ckpt)) < len(args.ckpt):
         raise UserError(f"--ckpt: a model is named twice: {' '.join(args.ckpt)}")
@@ -75,11 +53,13 @@ def check_flags(args):
             raise UserError(f"--predict-only: say what becomes of the predictions: {flags_of(WITHOUT_MASKS)}")
 
 
-def flags_of(names):
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+def flags_of(names: Iterable[str]) -> str:
+    """The flags of several options, as text."""
+    return ", ".join(map(flag, names))
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures, and says where the results are."""
     args = parse_arguments(argv)
     from engine.startup import import_keras
 
@@ -87,17 +67,23 @@ def main(argv=None):
     from data.voc import VOCSegmentation
     from inference import measuring
 
+    how, looks, reading, scores, pictures = (
+        command_line.chosen(args, group) for group in (Opening, Looks, Reading, ScoreFiles, PredictionFiles)
+    )
     dataset = VOCSegmentation(args.data, args.image_set, masks=not args.predict_only)
-    measuring.check_outputs({flag: path for flag in OUTPUTS if (path := getattr(args, flag))}, dataset)
-    models = measuring.open_models(args.ckpt, args, dataset)
+    outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
+    measuring.check_outputs(outputs, dataset)
+    models = measuring.open_models(args.ckpt, how, looks, dataset)
     if args.predict_only:
-        measuring.predict(models[0], dataset, args)
-        return
-    measured = []
-    while models:  # each is let go before the next one runs
-        measured.append(measuring.measure(models.pop(0), dataset, args))
-    measuring.report(measured, dataset, args)
+        measuring.predict(models[0], dataset, reading, pictures)
+    else:
+        measured = []
+        while models:  # each is let go before the next one runs
+            measured.append(measuring.measure(models.pop(0), dataset, reading, scores, pictures))
+        measuring.report(measured, dataset, scores)
+    for name, path in outputs.items():
+        print(f"{flag(name)}: {path}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -17,14 +17,16 @@ Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
 """
 
 import argparse
+from collections.abc import Sequence
 
-import command_line as cli
+import command_line
+from engine.options import Opening
 from errors import UserError
 
 FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
 
 
-def format_list(text):
+def format_list(text: str) -> tuple[str, ...]:
     """An argparse type: "onnx,pb" → ("onnx", "pb")."""
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in FORMATS]
@@ -33,19 +35,21 @@ def format_list(text):
     return names
 
 
-def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = command_line.ProgramParser(__doc__)
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
     parser.add_argument("--formats", type=format_list, default=FORMATS, metavar="NAME,…", help="[all of the above]")
     parser.add_argument(
         "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
     )
-    cli.add_segmenter_arguments(parser)
+    command_line.add_options(parser, Opening())
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports, checks, and says where the exports are."""
     args = parse_arguments(argv)
     if args.precision != "float32":
         raise UserError(f"--precision {args.precision}: exports are float32; --formats has others that are smaller")
@@ -58,15 +62,16 @@ def main(argv=None):
 
     check_installed(args.formats)
     picture = read_image(args.image) if args.image else drawn_picture()
-    opened = open_segmenter(args.ckpt, args)
+    opened = open_segmenter(args.ckpt, command_line.chosen(args, Opening))
     print(opened.report.text().splitlines()[-1])
     print(f"checked on {args.image or 'a drawn picture; --image checks on a real one'}", flush=True)
     good = True
     for outcome in export(opened, args.ckpt, args.out, args.formats, picture):
         print(outcome, flush=True)
         good &= outcome.good
+    print(f"exports and their description: {args.out}")
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

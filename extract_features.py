@@ -10,34 +10,36 @@ Exit code: 0; 1 when files were skipped because they could not be read (they are
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-import command_line as cli
+import command_line
+from engine.kinds import POSITIVE_INT
+from engine.options import Restore
 from errors import UserError
 
 
-def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = command_line.ProgramParser(__doc__)
     parser.add_argument("images", nargs="+", metavar="FOLDER_OR_IMAGE", help="folders are searched to the bottom")
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
     parser.add_argument("--end-point", required=True, metavar="KEY", help="such as resnet_v2_50/block3")
     parser.add_argument("--out", required=True, metavar="FEATURES.npy", help="where the array goes; the list beside it")
-    parser.add_argument("--image-size", type=cli.positive_int, default=224, help="pixels [%(default)s]")
-    parser.add_argument("--batch-size", type=cli.positive_int, default=16, help="images at once [%(default)s]")
-    parser.add_argument("--pool", action="store_true", help="the mean over height and width")
     parser.add_argument(
-        "--rename",
-        action="append",
-        default=[],
-        metavar="OLD=NEW",
-        help="the checkpoint's scope OLD is the network's scope NEW, e.g. slim_resnet=resnet_v2_50",
+        "--image-size", type=command_line.argument_type(POSITIVE_INT), default=224, help="pixels [%(default)s]"
     )
+    parser.add_argument(
+        "--batch-size", type=command_line.argument_type(POSITIVE_INT), default=16, help="images at once [%(default)s]"
+    )
+    parser.add_argument("--pool", action="store_true", help="the mean over height and width")
+    command_line.add_options(parser, Restore(), only=("rename",))
     return parser.parse_args(argv)
 
 
-def find_images(places):
+def find_images(places: Sequence[str]) -> list[Path]:
     """The files that were named and those in the folders that were, each folder's sorted and without hidden ones."""
-    found = []
+    found: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
             inside = [path for path in sorted(place.rglob("*")) if path.is_file()]
@@ -49,7 +51,8 @@ def find_images(places):
     return found
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extracts and writes."""
     args = parse_arguments(argv)
     if not args.out.endswith(".npy"):
         raise UserError(f"--out {args.out}: must end in .npy")
@@ -58,11 +61,11 @@ def main(argv=None):
     from inference.features import extract, write_features
     from inference.opening import restored_tap
 
-    model, report = restored_tap(args.ckpt, args.end_point, cli.renames(args.rename))
+    model, report = restored_tap(args.ckpt, args.end_point, args.rename)
     loaded, total, values = report.backbone
     print(f"{args.ckpt}: {loaded}/{total} variables up to {args.end_point}, {values:,} values", flush=True)
 
-    skipped = []
+    skipped: list[UserError] = []
     rows = extract(model, paths, args.image_size, args.batch_size, args.pool, skipped)
     shape = write_features(args.out, rows)
     for error in skipped:
@@ -72,4 +75,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

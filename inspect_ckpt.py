@@ -10,13 +10,18 @@ Exit code: 0; with --against 0 when both are equal and 1 when they differ; 2 whe
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import command_line as cli
+import command_line
+from engine.kinds import POSITIVE_INT
+from engine.options import Restore
 from errors import UserError
 
 
-def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = command_line.ProgramParser(__doc__)
     parser.add_argument("ckpt", metavar="CKPT", help="V2 prefix, V1 file, .tar.gz, directory or run")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--against", metavar="OTHER", help="compare with this checkpoint, and do nothing else")
@@ -24,25 +29,22 @@ def parse_arguments(argv=None):
     what.add_argument(
         "--model", metavar="NAME", help="show the coverage of resnet_v2_50, deeplab_v3/resnet_v2_50 … [told from names]"
     )
-    parser.add_argument("--num-classes", type=cli.positive_int, help="of the model's head [told from the checkpoint]")
-    parser.add_argument("--stats", action="store_true", help="mean, std, min, max of all variables; says NaN and Inf")
     parser.add_argument(
-        "--rename",
-        action="append",
-        default=[],
-        metavar="OLD=NEW",
-        help="the checkpoint's scope OLD is the model's, or OTHER's, scope NEW, e.g. slim_resnet=resnet_v2_50",
+        "--num-classes",
+        type=command_line.argument_type(POSITIVE_INT),
+        help="of the model's head [told from the checkpoint]",
     )
-    parser.add_argument("--ema", action="store_true", help="cover from the moving averages where there are any")
+    parser.add_argument("--stats", action="store_true", help="mean, std, min, max of all variables; says NaN and Inf")
     parser.add_argument("--verbose", action="store_true", help="every variable on a line of its own")
     parser.add_argument("--json", metavar="FILE", help="write all of it to this file too")
+    command_line.add_options(parser, Restore(), only=("rename", "ema"))
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Shows, or compares."""
     args = parse_arguments(argv)
-    rename = cli.renames(args.rename)
-
+    rename = args.rename
     from models.checkpoint import open_checkpoint
     from porting import inspection
 
@@ -62,7 +64,7 @@ def main(argv=None):
     return 1 if comparison and not comparison.same else 0
 
 
-def show_coverage(args, checkpoint, rename):
+def show_coverage(args: argparse.Namespace, checkpoint: Any, rename: Mapping[str, str]) -> tuple:
     """Prints which model the checkpoint is of and what it would give to it, or to --model. → (Identity, Report)"""
     from models.checkpoint import CheckpointError
     from models.identify import identify
@@ -86,7 +88,8 @@ def show_coverage(args, checkpoint, rename):
     return identity, report
 
 
-def write_json(path, document):
+def write_json(path: str, document: Any) -> None:
+    """Writes what was found, whole or not at all."""
     from data.images import write_whole
 
     try:
@@ -96,4 +99,4 @@ def write_json(path, document):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -16,15 +16,18 @@ such as an input that does not exist or two that would be written under one name
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
-import command_line as cli
+import command_line
+from engine.options import Looks, Opening
 from errors import UserError
 
 STARTED = time.perf_counter()
 
 
-def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = command_line.ProgramParser(__doc__)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder of such, or quoted pattern")
     parser.add_argument("--ckpt", required=True, metavar="MODEL", help="checkpoint, .tar.gz, directory, run or export")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="[%(default)s]")
@@ -32,18 +35,21 @@ def parse_arguments(argv=None):
     parser.add_argument("--probabilities", action="store_true", help="write them too: 4 bytes a pixel and class")
     parser.add_argument("--classes", metavar="FILE", help="names, one a line, background first [the model's]")
     parser.add_argument("--timing", action="store_true", help="say where the time went; predicts the first image twice")
-    cli.add_segmenter_arguments(parser)
-    cli.add_averaging_arguments(parser)
+    command_line.add_options(parser, Opening())
+    command_line.add_options(parser, Looks())
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predicts one input after the other."""
     args = parse_arguments(argv)
     from inference import prediction
 
     watch = prediction.Stopwatch(STARTED)
     tasks = prediction.plan(prediction.find_inputs(args.inputs), args.out, args.overlay, args.probabilities)
-    predictor = prediction.open_predictor(args.ckpt, args, tasks, watch)
+    predictor = prediction.open_predictor(
+        args.ckpt, command_line.chosen(args, Opening), command_line.chosen(args, Looks), tasks, watch
+    )
     class_names = prediction.class_names_of(predictor, args.classes)
     skipped = 0
     try:
@@ -66,4 +72,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

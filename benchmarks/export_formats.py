@@ -16,7 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import command_line as cli
+import command_line
+from engine.kinds import POSITIVE_INT
+from engine.options import Opening
 from errors import UserError
 
 
@@ -26,9 +28,9 @@ def parse_args(argv=None):
     parser.add_argument("--ckpt", required=True, help="what it was exported from")
     parser.add_argument("--data", required=True, help="folder in the VOC layout")
     parser.add_argument("--image-set", default="val", help="[%(default)s]")
-    parser.add_argument("--images", type=cli.positive_int, default=40, help="[%(default)s]")
+    parser.add_argument("--images", type=command_line.argument_type(POSITIVE_INT), default=40, help="[%(default)s]")
     parser.add_argument("--out", metavar="FILE", help="also write the table there")
-    cli.add_segmenter_arguments(parser)
+    command_line.add_options(parser, Opening())
     return parser.parse_args(argv)
 
 
@@ -58,10 +60,11 @@ def contestants(args):
     from inference.predictor import ModelPredictor
     from inference.runtimes import open_export, read_description
 
+    how = command_line.chosen(args, Opening)
     description = read_description(args.exported)
     if description is None:
         raise UserError(f"{args.exported}: has no export.json; name a folder that export_seg.py wrote")
-    opened = open_segmenter(args.ckpt, args)
+    opened = open_segmenter(args.ckpt, how)
     plain = ModelPredictor(opened.model, opened.class_names, opened.crop_size)
     found = [
         Contestant("the model", plain, None),
@@ -69,7 +72,7 @@ def contestants(args):
     ]
     for name, entry in description["formats"].items():
         path = Path(args.exported, entry["file"])
-        predictor = open_export(path) or open_segmenter(path, args).predictor()
+        predictor = open_export(path) or open_segmenter(path, how).predictor()
         found.append(Contestant(f"{name}, `{entry['file']}`", predictor, entry["bytes"]))
     return found
 
@@ -134,4 +137,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

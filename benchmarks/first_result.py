@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import command_line as cli
+import command_line
+from engine.kinds import POSITIVE_INT
 
 SCRIPT = Path(__file__).resolve().parents[1] / "predict_seg.py"
 LAP = re.compile(r"^ *(\d+\.\d+) s  (.+)$", re.MULTILINE)
@@ -28,7 +29,7 @@ def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", required=True)
     parser.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="checkpoints, runs, exports")
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="[%(default)s]")
+    parser.add_argument("--rounds", type=command_line.argument_type(POSITIVE_INT), default=5, help="[%(default)s]")
     return parser.parse_args(argv)
 
 

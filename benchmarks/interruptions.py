@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-import command_line as cli
+import command_line
+from engine.kinds import NONNEGATIVE_INT, POSITIVE_INT
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train_seg.py"
 CLOCKED = {"images_per_second", "seconds"}
@@ -29,8 +30,10 @@ CLOCKED = {"images_per_second", "seconds"}
 
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=cli.positive_int, default=20, help="[%(default)s]")
-    parser.add_argument("--seed", type=cli.nonnegative_int, default=0, help="of the moments [%(default)s]")
+    parser.add_argument("--kills", type=command_line.argument_type(POSITIVE_INT), default=20, help="[%(default)s]")
+    parser.add_argument(
+        "--seed", type=command_line.argument_type(NONNEGATIVE_INT), default=0, help="of the moments [%(default)s]"
+    )
     parser.add_argument("training", nargs="+", metavar="-- FLAGS", help="of train_seg.py, without --run-dir")
     args = parser.parse_args(argv)
     known = argparse.ArgumentParser(add_help=False)
@@ -122,4 +125,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -9,7 +9,8 @@ DATA/val/CLASS/*.jpg.
 
 import argparse
 
-import command_line as cli
+import command_line
+from engine.kinds import NONNEGATIVE, NONNEGATIVE_INT, POSITIVE_INT
 
 
 def parse_arguments(argv=None):
@@ -17,12 +18,20 @@ def parse_arguments(argv=None):
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
     parser.add_argument("--data", required=True, help="folder with train/CLASS and val/CLASS")
     parser.add_argument("--end-point", default="resnet_v2_50/block3", help="[%(default)s]")
-    parser.add_argument("--steps", type=cli.positive_int, default=100, help="training steps [%(default)s]")
-    parser.add_argument("--batch-size", type=cli.positive_int, default=16, help="images a step [%(default)s]")
-    parser.add_argument("--image-size", type=cli.positive_int, default=224, help="pixels [%(default)s]")
-    parser.add_argument("--learning-rate", type=cli.nonnegative_float, default=0.003, help="of Adam [%(default)s]")
+    parser.add_argument(
+        "--steps", type=command_line.argument_type(POSITIVE_INT), default=100, help="training steps [%(default)s]"
+    )
+    parser.add_argument(
+        "--batch-size", type=command_line.argument_type(POSITIVE_INT), default=16, help="images a step [%(default)s]"
+    )
+    parser.add_argument(
+        "--image-size", type=command_line.argument_type(POSITIVE_INT), default=224, help="pixels [%(default)s]"
+    )
+    parser.add_argument(
+        "--learning-rate", type=command_line.argument_type(NONNEGATIVE), default=0.003, help="of Adam [%(default)s]"
+    )
     parser.add_argument("--train-backbone", action="store_true", help="what is below the end point learns too")
-    parser.add_argument("--seed", type=cli.nonnegative_int, default=0, help="[%(default)s]")
+    parser.add_argument("--seed", type=command_line.argument_type(NONNEGATIVE_INT), default=0, help="[%(default)s]")
     return parser.parse_args(argv)
 
 
@@ -91,4 +100,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

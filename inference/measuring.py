@@ -1,65 +1,112 @@
-"""What `eval_seg.py` does: opens models, measures each on a data set, and writes what was asked for."""
+"""An evaluation: opens models, measures each on a data set, and writes what was asked for."""
 
 import contextlib
 import csv
 import io
 import json
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
 
 from data.images import write_whole
+from data.voc import VOCSegmentation
 from engine.charts import confusion_picture, trimap_picture
+from engine.kinds import flag as flag_of
+from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from engine.pictures import png
 from errors import UserError
 from inference import evaluation
 from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class
 from inference.opening import open_segmenter
-from inference.prediction import refuse_checkpoint_flags
+from inference.prediction import refuse_checkpoint_options
 from inference.submission import Submission, check_submission
+
+
+class Predictor(Protocol):
+    """What labels images: a `ModelPredictor`, or an export's (`inference.runtimes`)."""
+
+    class_names: tuple[str, ...]
+    num_classes: int
+
+    def labels(self, image: np.ndarray) -> np.ndarray:
+        """uint8 RGB (H, W, 3) → uint8 (H, W)."""
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
 
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model to measure: its name in tables, its path, its predictor, and its configuration (None for an export)."""
+    """A model to measure.
+
+    Attributes:
+        name: in tables. path: where it is. predictor: what labels images.
+        config: how it was built; None for an export. how, looks: how it was opened and looks at images.
+    """
 
     name: str
     path: str
-    predictor: object
-    config: dict | None
+    predictor: Predictor
+    config: dict[str, Any] | None
+    how: Opening
+    looks: Looks
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of a model: its name, its confusion matrix, and all that `--json` writes."""
+    """What was found of a model; prints as the table of its scores.
+
+    Attributes:
+        name: of the model. class_names: of the data.
+        matrix: int64 (classes, classes), the confusion matrix.
+        result: all that `--json` writes: "miou" …, fractions; "iou" by class.
+    """
 
     name: str
-    matrix: object
-    result: dict
+    class_names: tuple[str, ...]
+    matrix: np.ndarray
+    result: dict[str, Any]
+
+    def __getitem__(self, score: str) -> Any:
+        """A score by its name: "miou", "pixel_accuracy", "iou" …"""
+        return self.result[score]
+
+    def __str__(self) -> str:
+        return score_table({self.name: self.matrix}, self.class_names)
 
 
-def open_models(paths, args, dataset):
-    """→ [OpenedModel] of checkpoints, runs and exports.
+def open_models(paths: Sequence[str], how: Opening, looks: Looks, dataset: VOCSegmentation) -> list[OpenedModel]:
+    """Opens checkpoints, runs and exports.
 
     Raises UserError where one cannot be opened, or has another number of classes than the data.
     """
     names = [Path(path).name for path in paths]
-    names = names if len(set(names)) == len(names) else paths
-    return [_open(name, path, args, dataset) for name, path in zip(names, paths, strict=True)]
+    names = names if len(set(names)) == len(names) else list(paths)
+    return [_open(name, path, how, looks, dataset) for name, path in zip(names, paths, strict=True)]
 
 
-def _open(name, path, args, dataset):
+def _open(name: str, path: str, how: Opening, looks: Looks, dataset: VOCSegmentation) -> OpenedModel:
     from inference.runtimes import open_export
 
     predictor, config = open_export(path), None
     if predictor is not None:
-        refuse_checkpoint_flags(path, args)
+        refuse_checkpoint_options(path, how, looks)
     else:
-        opened = open_segmenter(path, args)
+        opened = open_segmenter(path, how)
         lines = opened.report.text().splitlines()
         print(f"{lines[0]}\n{lines[-1]}")
-        predictor, config = opened.predictor(scales=args.scales, flip=args.flip, window=args.window), opened.config
+        predictor, config = opened.predictor(looks), opened.config
+    check_classes(path, predictor, dataset)
+    return OpenedModel(name, path, predictor, config, how, looks)
+
+
+def check_classes(path: str, predictor: Predictor, dataset: VOCSegmentation) -> None:
+    """Raises UserError where a model's classes are not the data's."""
     if predictor.num_classes != dataset.num_classes:
         raise UserError(
             f"{path}: has {predictor.num_classes} classes, {dataset.root} has {dataset.num_classes} "
@@ -67,10 +114,9 @@ def _open(name, path, args, dataset):
         )
     if predictor.class_names != dataset.class_names and set(predictor.class_names) == set(dataset.class_names):
         raise UserError(f"{path}: has the data's classes in another order: {', '.join(predictor.class_names)}")
-    return OpenedModel(name, path, predictor, config)
 
 
-def check_outputs(outputs, dataset):
+def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation) -> None:
     """Makes the folders of what is to be written, so that nothing is predicted in vain.
 
     Args:
@@ -83,9 +129,9 @@ def check_outputs(outputs, dataset):
     own_folders = {dataset.root.resolve()}
     for index in range(len(dataset)):  # a folder of the data set may be a link to elsewhere
         own_folders |= {file.parent.resolve() for file in dataset.files(index) if file is not None}
-    seen = {}
-    for name, path in outputs.items():
-        flag, path = f"--{name.replace('_', '-')}", Path(path)  # noqa: PLW2901
+    seen: dict[Path, str] = {}
+    for name, written in outputs.items():
+        path, flag = Path(written), flag_of(name)
         if path.resolve() in seen:
             raise UserError(f"{flag} {path}: {seen[path.resolve()]} is to be written there too; name another")
         seen[path.resolve()] = flag
@@ -101,25 +147,31 @@ def check_outputs(outputs, dataset):
             raise UserError(f"{flag} {path}: cannot be written there ({error.strerror})") from error
 
 
-def measure(model, dataset, args):
-    """Predicts and scores the whole data set; writes the predictions and pictures that `args` ask for. → Measured"""
+def measure(
+    model: OpenedModel,
+    dataset: VOCSegmentation,
+    reading: Reading = Reading(),
+    scores: ScoreFiles = ScoreFiles(),
+    pictures: PredictionFiles = PredictionFiles(),
+) -> Measured:
+    """Predicts and scores the whole data set; writes the predictions and pictures that are asked for."""
     classes, names = dataset.num_classes, dataset.class_names
     total = evaluation.ConfusionTotal(classes)
-    trimap = TrimapCounter(classes) if args.trimap else None
-    worst = evaluation.WorstImages(classes, args.worst_images) if args.worst else None
-    predict(model, dataset, args, [consumer for consumer in (total, trimap, worst) if consumer])
+    trimap = TrimapCounter(classes) if scores.trimap else None
+    worst = evaluation.WorstImages(classes, pictures.worst_images) if pictures.worst else None
+    predict(model, dataset, reading, pictures, [consumer for consumer in (total, trimap, worst) if consumer])
 
     result = scores_by_class(total.matrix, names) | {
         "checkpoint": model.path,
         "image_set": dataset.image_set,
         "images": len(dataset),
         "model": model.config,
-        "scales": list(args.scales),
-        "flip": args.flip,
-        "window": args.window,
+        "scales": list(model.looks.scales),
+        "flip": model.looks.flip,
+        "window": model.looks.window,
         "crop_size": getattr(model.predictor, "crop_size", None),
-        "precision": args.precision,
-        "ema": args.ema,
+        "precision": model.how.precision,
+        "ema": model.how.ema,
         "confusion_matrix": total.matrix.tolist(),
     }
     if trimap:
@@ -129,42 +181,48 @@ def measure(model, dataset, args):
         result["trimap"]["iou"] = {name: [band["iou"][name] for band in bands] for name in names}
     if worst:
         result["worst"] = [{"name": dataset.names[index], "miou": miou} for miou, index, _ in worst.found]
-        write_whole(args.worst, png(evaluation.worst_sheet(worst, dataset, names)))
-    if args.confusion:
-        write_whole(args.confusion, confusion_picture(total.matrix, names))
-    if args.sheet:
-        picture = evaluation.prediction_sheet(model.predictor, dataset, names, args.sheet_images)
-        write_whole(args.sheet, png(picture))
-    return Measured(model.name, total.matrix, result)
+        write_whole(pictures.worst, png(evaluation.worst_sheet(worst, dataset, names)))
+    if pictures.confusion:
+        write_whole(pictures.confusion, confusion_picture(total.matrix, names))
+    if pictures.sheet:
+        picture = evaluation.prediction_sheet(model.predictor, dataset, names, pictures.sheet_images)
+        write_whole(pictures.sheet, png(picture))
+    return Measured(model.name, names, total.matrix, result)
 
 
-def predict(model, dataset, args, consumers=()):
-    """Predicts the whole data set for the consumers, and for what writes predictions where `args` ask for them."""
+def predict(
+    model: OpenedModel,
+    dataset: VOCSegmentation,
+    reading: Reading,
+    pictures: PredictionFiles,
+    consumers: Iterable[Any] = (),
+) -> None:
+    """Predicts the whole data set for the consumers, and for what writes the predictions that are asked for."""
     consumers = list(consumers)
     with contextlib.ExitStack() as stack:
-        if args.save_pred:
-            consumers.append(evaluation.PredictionWriter(args.save_pred, dataset.names))
-        if args.voc_submission:
-            submission = Submission(args.voc_submission, dataset.names, args.competition)
+        if pictures.save_pred:
+            consumers.append(evaluation.PredictionWriter(pictures.save_pred, dataset.names))
+        if pictures.voc_submission:
+            submission = Submission(pictures.voc_submission, dataset.names, pictures.competition)
             consumers.append(stack.enter_context(submission))
-        options = {"batch_size": args.batch_size, "workers": args.workers}
+        options = {"batch_size": reading.batch_size, "workers": reading.workers}
         evaluation.feed(consumers, model.predictor, dataset, **options)
 
 
-def report(measured, dataset, args):
-    """Prints the scores of several Measured side by side, and writes them where `args` ask for it."""
+def report(measured: Sequence[Measured], dataset: VOCSegmentation, scores: ScoreFiles) -> None:
+    """Prints the scores of several Measured side by side, and writes the files that are asked for."""
     matrices = {found.name: found.matrix for found in measured}
     results = [found.result for found in measured]
     print(score_table(matrices, dataset.class_names))
     for image in results[0].get("worst", ()):
         print(f"worst: {image['name']}  mIoU {100 * image['miou']:.1f} %")
-    if args.csv:
+    if scores.csv:
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows(score_rows(matrices, dataset.class_names))
-        write_whole(args.csv, lines.getvalue().encode())
-    if args.trimap:
+        write_whole(scores.csv, lines.getvalue().encode())
+    if scores.trimap:
         curves = {found.name: found.result["trimap"]["miou_present"] for found in measured}
-        write_whole(args.trimap, trimap_picture(results[0]["trimap"]["widths"], curves))
-    if args.json:
+        write_whole(scores.trimap, trimap_picture(results[0]["trimap"]["widths"], curves))
+    if scores.json:
         content = results[0] if len(results) == 1 else results
-        write_whole(args.json, json.dumps(content, indent=1, allow_nan=False).encode())
+        write_whole(scores.json, json.dumps(content, indent=1, allow_nan=False).encode())

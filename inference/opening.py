@@ -1,21 +1,26 @@
-"""Which model a script is to build: told by flags, by a run's configuration, or by the checkpoint's names alone."""
+"""Which model a program is to build: told by flags, by a run's configuration, or by the checkpoint's names alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from command_line import renames
+import keras
+
 from data.voc import names_of
 from engine.device import set_precision, use_xla
+from engine.kinds import described_options
+from engine.options import Architecture, Looks, Opening
 from engine.run_directory import read_config, run_of
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
-from models.deeplab_v3 import BACKBONES, deeplab_v3
-from models.identify import canonical_scope, identify
+from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
+from models.identify import Identity, canonical_scope, identify
 from models.layers import ON_TENSORFLOW, to_be_restored
 from models.preprocessing import PREPROCESSINGS
-from models.weight_init import MISMATCH, MISSING, checkpoint_guided_init, rename_scope
+from models.weight_init import MISMATCH, MISSING, Report, checkpoint_guided_init, rename_scope
 
 
-def checkpoint_identity(path, rename=None):
+def checkpoint_identity(path: str, rename: Mapping[str, str] | None = None) -> Identity:
     """→ models.identify.Identity of a checkpoint, its names renamed first."""
     with open_checkpoint(path) as checkpoint:
         shapes = {rename_scope(name, rename or {}): shape for name, shape in checkpoint.shapes.items()}
@@ -25,7 +30,9 @@ def checkpoint_identity(path, rename=None):
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def resolve_backbone(name, path, rename=None):
+def resolve_backbone(
+    name: str | None, path: str | None, rename: Mapping[str, str] | None = None
+) -> tuple[str, float, Identity | None]:
     """The backbone asked for by `name`, or else the one in the checkpoint `path` (None: from scratch).
 
     → (name, depth multiplier, Identity or None). Raises UserError where the two contradict each other, or neither
@@ -49,10 +56,12 @@ def resolve_backbone(name, path, rename=None):
     return identity.backbone, identity.depth_multiplier, identity
 
 
-def segmenter_of(checkpoint, rename=None, **overrides):
+def segmenter_of(
+    checkpoint: str, rename: Mapping[str, str] | None = None, architecture: Architecture | None = None
+) -> dict[str, Any]:
     """The configuration of the DeepLab v3 that a checkpoint was saved from: its run's, or else told from its names.
 
-    `overrides` that are not None replace what is told. Raises UserError when the checkpoint holds no DeepLab v3.
+    What `architecture` says replaces what is told. Raises UserError when the checkpoint holds no DeepLab v3.
     """
     run = run_of(checkpoint)
     if run is not None:
@@ -61,7 +70,7 @@ def segmenter_of(checkpoint, rename=None, **overrides):
             raise UserError(f"{checkpoint}: this run trained a classifier, not a segmentation model")
     else:
         backbone, depth_multiplier, identity = resolve_backbone(None, checkpoint, rename)
-        if not identity.segments:
+        if identity is None or not identity.segments:
             raise UserError(f"{checkpoint}: holds {identity}; no segmentation head (logits/semantic) is in it")
         config = {
             "backbone": backbone,
@@ -69,26 +78,56 @@ def segmenter_of(checkpoint, rename=None, **overrides):
             "depth_multiplier": depth_multiplier,
             "atrous_rates": None if identity.atrous else (),
         }
-    return config | {key: value for key, value in overrides.items() if value is not None}
+    return config | asked_of(architecture or Architecture())
 
 
-def second_stage_config(name, num_classes, checkpoint, rename=None, **overrides):
-    """`segmenter_of` the first stage's run or checkpoint, whose head is to learn on.
+def asked_of(architecture: Architecture) -> dict[str, Any]:
+    """What a configuration gets of an Architecture: the options that are not None, as `build_segmenter` names them."""
+    asked = {name: getattr(architecture, name) for name in described_options(Architecture)}
+    upsampling = asked.pop("upsampling")
+    if upsampling is not None:
+        asked["align_corners"] = upsampling == "align-corners"
+    return {name: value for name, value in asked.items() if value is not None}
 
-    Raises UserError where there is no such head: no checkpoint, no DeepLab v3, another backbone than `name`, which may
-    be None, or another number of classes.
+
+def config_to_train(
+    name: str | None,
+    num_classes: int,
+    checkpoint: str | None,
+    rename: Mapping[str, str],
+    architecture: Architecture,
+    *,
+    all_of_it: bool = False,
+) -> dict[str, Any]:
+    """The configuration of the DeepLab v3 that a training builds: as asked, else as the checkpoint's, else the paper's.
+
+    Args:
+        name: the backbone that is asked for; None is told from the checkpoint.
+        num_classes: of the data.
+        all_of_it: the checkpoint's head is to learn on, in the paper's second stage.
+
+    Raises UserError where checkpoint, name and data contradict each other.
     """
-    if checkpoint is None:
-        raise UserError("--stage2 needs the first stage's run: --ckpt none has none")
-    config = segmenter_of(checkpoint, rename, **overrides)
-    if name not in (None, config["backbone"]):
-        raise UserError(f"{checkpoint}: holds {config['backbone']}, not the {name} that --model asks for")
-    if config["num_classes"] != num_classes:
-        raise UserError(
-            f"{checkpoint}: its head has {config['num_classes']} classes, the data {num_classes}; --stage2 goes on "
-            "with the head as it is, so train a first stage on this data"
-        )
-    return config
+    if all_of_it:
+        if checkpoint is None:
+            raise UserError("--stage2 needs the first stage's run: --ckpt none has none")
+        config = segmenter_of(checkpoint, rename, architecture)
+        if name not in (None, config["backbone"]):
+            raise UserError(f"{checkpoint}: holds {config['backbone']}, not the {name} that --model asks for")
+        if config["num_classes"] != num_classes:
+            raise UserError(
+                f"{checkpoint}: its head has {config['num_classes']} classes, the data {num_classes}; --stage2 goes on "
+                "with the head as it is, so train a first stage on this data"
+            )
+        return config
+    backbone, depth_multiplier, identity = resolve_backbone(name, checkpoint, rename)
+    return {
+        "backbone": backbone,
+        "num_classes": num_classes,
+        "depth_multiplier": depth_multiplier,
+        "atrous_rates": () if identity and identity.segments and not identity.atrous else None,
+        **asked_of(architecture),
+    }
 
 
 @dataclass(frozen=True)
@@ -101,46 +140,38 @@ class OpenedSegmenter:
         crop_size: images are padded to this square, pixels.
     """
 
-    model: object
-    config: dict
-    report: object
-    class_names: tuple
+    model: DeepLabV3
+    config: dict[str, Any]
+    report: Report | None
+    class_names: tuple[str, ...]
     crop_size: int
 
-    def predictor(self, eager=False, **options):
-        """A ModelPredictor of it as it is now; `options` are `scales`, `flip` and `window`."""
+    def predictor(self, looks: Looks = Looks(), *, eager: bool = False) -> "ModelPredictor":  # noqa: F821
+        """A ModelPredictor of it as it is now."""
         from inference.predictor import ModelPredictor
 
         frozen = ON_TENSORFLOW and not eager and not use_xla()
+        options = {"scales": looks.scales, "flip": looks.flip, "window": looks.window}
         return ModelPredictor(self.model, self.class_names, self.crop_size, eager=eager, frozen=frozen, **options)
 
 
-def open_segmenter(checkpoint, args):
+def open_segmenter(checkpoint: str, how: Opening = Opening()) -> OpenedSegmenter:
     """Builds the model that a checkpoint or run was saved from and loads all of it, for inference.
-
-    Args:
-        args: what `cli.add_segmenter_arguments` parsed.
 
     Raises UserError where the checkpoint holds no DeepLab v3 or not all of one.
     """
-    rename = renames(args.rename)
-    config = segmenter_of(
-        checkpoint,
-        rename,
-        output_stride=args.output_stride,
-        multi_grid=args.multi_grid,
-        features=args.features,
-        align_corners=None if args.upsampling is None else args.upsampling == "align-corners",
-    )
+    config = segmenter_of(checkpoint, how.rename, how)
     run = run_of(checkpoint)
     said = read_config(run) if run else {"classes": names_of(config["num_classes"]), "arguments": {"eval_size": 513}}
-    set_precision(args.precision, training=False)
-    model, report = load_segmenter(checkpoint, config, rename, args.ema)
-    crop_size = args.crop_size or said["arguments"]["eval_size"]
+    set_precision(how.precision, training=False)
+    model, report = load_segmenter(checkpoint, config, how.rename, how.ema)
+    crop_size = how.crop_size or said["arguments"]["eval_size"]
     return OpenedSegmenter(model, config, report, tuple(said["classes"]), crop_size)
 
 
-def load_segmenter(checkpoint, config, rename=None, ema=False):
+def load_segmenter(
+    checkpoint: str, config: Mapping[str, Any], rename: Mapping[str, str] | None = None, ema: bool = False
+) -> tuple[DeepLabV3, Report]:
     """Builds the model of `config` and loads the whole of it from `checkpoint`. → (model, Report)
 
     Raises CheckpointError when one of its variables is not in the checkpoint.
@@ -152,7 +183,7 @@ def load_segmenter(checkpoint, config, rename=None, ema=False):
     return model, report
 
 
-def build_segmenter(config, batch_norm_decay=0.997):
+def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> DeepLabV3:
     """DeepLab v3 from its configuration: a dict of the keyword arguments of `deeplab_v3`.
 
     Its key `preprocessing`, where there is one, names what replaces the backbone's own (`PREPROCESSINGS`).
@@ -165,7 +196,7 @@ def build_segmenter(config, batch_norm_decay=0.997):
     return model
 
 
-def build_classifier(config, batch_norm_decay=0.997):
+def build_classifier(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> keras.Model:
     """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier"}."""
     options = {"num_classes": config["num_classes"], "batch_norm_decay": batch_norm_decay}
     if config["backbone"] == "mobilenet_v2":
@@ -173,7 +204,7 @@ def build_classifier(config, batch_norm_decay=0.997):
     return BACKBONES[config["backbone"]](**options)
 
 
-def restored_tap(checkpoint, end_point, rename=None):
+def restored_tap(checkpoint: str, end_point: str, rename: Mapping[str, str] | None = None) -> tuple["Tap", Report]:  # noqa: F821
     """The network that a checkpoint holds, built as far as `end_point` and loaded from it. → (models.taps.Tap, Report)
 
     Raises TapError for an end point that the network does not have, CheckpointError where one of the variables up to
@@ -191,7 +222,7 @@ def restored_tap(checkpoint, end_point, rename=None):
     return model, report
 
 
-def check_whole(report, checkpoint):
+def check_whole(report: Report, checkpoint: str) -> None:
     """Raises CheckpointError unless every variable of the model came from the checkpoint, by the Report."""
     absent = report.of(MISSING) + report.of(MISMATCH)
     if absent:

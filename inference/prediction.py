@@ -3,10 +3,12 @@
 import glob
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -14,10 +16,13 @@ from tqdm import tqdm
 
 from data.images import DataError, beside, image_size, read_image, write_whole
 from data.voc import read_class_names, write_mask
+from engine.kinds import changed, flag
+from engine.options import Looks, Opening
 from engine.pictures import legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
 
+T = TypeVar("T")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
@@ -25,13 +30,13 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 # Which files
 
 
-def find_inputs(places):
+def find_inputs(places: Iterable[str]) -> list[Path]:
     """The files that a user meant by `places` → [Path], each once.
 
     A place is a file, a folder (the images and videos directly in it, sorted, without hidden ones) or a glob pattern
     (the files that match, sorted; `**` crosses folders). Raises UserError for a place that gives nothing.
     """
-    found = {}
+    found: dict[Path, Path] = {}
     for place in places:
         path = Path(place)
         if path.is_dir():
@@ -62,21 +67,26 @@ class Task:
     legend: Path | None = None
 
     @property
-    def is_video(self):
+    def is_video(self) -> bool:
+        """Whether it is a film and not a picture."""
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
     @property
-    def written(self):
+    def written(self) -> list[Path]:
+        """The files that are written for it."""
         return [path for path in (self.mask, self.overlay, self.probabilities, self.legend) if path]
 
 
-def plan(sources, out, with_overlay=True, with_probabilities=False):
+def plan(
+    sources: Sequence[Path], out: str | Path, with_overlay: bool = True, with_probabilities: bool = False
+) -> list[Task]:
     """What is written for each source, named after it → [Task].
 
     Raises UserError where two files would get one name, or one would replace an input.
     """
     tasks = [_task(source, Path(out) / source.stem, with_overlay, with_probabilities) for source in sources]
-    inputs, writer = {source.resolve() for source in sources}, {}
+    inputs = {source.resolve() for source in sources}
+    writer: dict[Path, Path] = {}
     for task in tasks:
         for path in task.written:
             if path.resolve() in inputs:
@@ -92,8 +102,8 @@ def plan(sources, out, with_overlay=True, with_probabilities=False):
     return tasks
 
 
-def _task(source, stem, with_overlay, with_probabilities):
-    def named(ending):
+def _task(source: Path, stem: Path, with_overlay: bool, with_probabilities: bool) -> Task:
+    def named(ending: str) -> Path:
         return stem.with_name(stem.name + ending)
 
     if source.suffix.lower() in VIDEO_SUFFIXES:
@@ -112,21 +122,15 @@ def _task(source, stem, with_overlay, with_probabilities):
 
 # Which model
 
-_OF_CHECKPOINTS = (
-    *("output_stride", "multi_grid", "features", "upsampling", "crop_size", "precision", "rename", "ema"),
-    *("scales", "flip", "window"),
-)
 
-
-def open_predictor(path, args, tasks, watch):
+def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task], watch: "Stopwatch") -> Any:
     """The predictor of an export, or else of a checkpoint or run, with `labels(image)` and `probabilities(image)`.
 
     Args:
-        args: of `cli.add_segmenter_arguments` and `cli.add_averaging_arguments`.
         tasks: what is to be predicted.
-        watch: a Stopwatch; gets "imports" and "model built and restored", or an export's "imports, export opened".
+        watch: gets "imports" and "model built and restored", or an export's "imports, export opened".
 
-    Raises UserError where there is none at `path`, or a flag does not apply to an export.
+    Raises UserError where there is none at `path`, or an option does not apply to an export.
     """
     from inference.runtimes import open_export
 
@@ -136,21 +140,20 @@ def open_predictor(path, args, tasks, watch):
         from inference.opening import open_segmenter
 
         watch.lap("imports")
-        options = {"scales": args.scales, "flip": args.flip, "window": args.window}
-        opened = open_segmenter(path, args)
-        passes = len(args.scales) * (2 if args.flip else 1)
+        opened = open_segmenter(path, how)
+        passes = len(looks.scales) * (2 if looks.flip else 1)
         # JAX compiles in any case.
-        eager = keras.backend.backend() == "tensorflow" and args.window is None
+        eager = keras.backend.backend() == "tensorflow" and looks.window is None
         eager = eager and _repay_no_tracing(tasks, opened.crop_size, passes)
-        predictor = opened.predictor(**options, eager=eager)
+        predictor = opened.predictor(looks, eager=eager)
         watch.lap("model built and restored")
         return predictor
-    refuse_checkpoint_flags(path, args)
+    refuse_checkpoint_options(path, how, looks)
     watch.lap("imports, export opened")
     return export
 
 
-def _repay_no_tracing(tasks, crop_size, passes):
+def _repay_no_tracing(tasks: Sequence[Task], crop_size: int, passes: int) -> bool:
     """Whether there is so little to predict that tracing a graph takes longer than it saves.
 
     That is up to some four passes of 513x513 pixels. Larger pictures would also take more memory without a graph.
@@ -167,15 +170,14 @@ def _repay_no_tracing(tasks, crop_size, passes):
     return pixels <= 1_100_000
 
 
-def refuse_checkpoint_flags(path, args):
-    """Raises UserError where a flag was given that does not apply to the export at `path`."""
-    given = [name for name in _OF_CHECKPOINTS if getattr(args, name) not in (None, (), (1.0,), [], False, "float32")]
-    if given:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+def refuse_checkpoint_options(path: str, how: Opening, looks: Looks) -> None:
+    """Raises UserError where an option was given that does not apply to the export at `path`."""
+    if given := changed(how, looks):
+        flags = ", ".join(map(flag, given))
         raise UserError(f"{path}: is an export, whose network is fixed; {flags}: only for a checkpoint or run")
 
 
-def class_names_of(predictor, path=None):
+def class_names_of(predictor: Any, path: str | None = None) -> tuple[str, ...]:
     """The names in the file `path`, else the model's own; DataError where there are not as many as it has classes."""
     if path is None:
         return tuple(predictor.class_names)
@@ -188,7 +190,9 @@ def class_names_of(predictor, path=None):
 # One after the other
 
 
-def predict(predictor, class_names, tasks):
+def predict(
+    predictor: Any, class_names: Sequence[str], tasks: Iterable[Task]
+) -> Iterator[tuple[Task, str | UserError]]:
     """Predicts and writes every task's files, the next image being read meanwhile.
 
     Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read,
@@ -206,7 +210,7 @@ def predict(predictor, class_names, tasks):
             yield task, error
 
 
-def ahead(items):
+def ahead(items: Iterable[T]) -> Iterator[T]:
     """Yields what `items` gives; while the consumer works on one, the next is fetched in a thread."""
     items = iter(items)
     with ThreadPoolExecutor(1) as reader:
@@ -216,14 +220,14 @@ def ahead(items):
             yield item
 
 
-def _read(path):
+def _read(path: Path) -> np.ndarray | DataError:
     try:
         return read_image(path)
     except DataError as error:
         return error
 
 
-def _predict_image(predictor, class_names, task, image):
+def _predict_image(predictor: Any, class_names: Sequence[str], task: Task, image: np.ndarray) -> str:
     if task.probabilities:  # the labels are taken from them: the network runs once, and the two files agree
         probabilities = predictor.probabilities(image)
         labels = probabilities.argmax(-1).astype(np.uint8)
@@ -238,7 +242,7 @@ def _predict_image(predictor, class_names, task, image):
     return f"{width}x{height}  {_shares(Counter(_counts(labels)), class_names)}"
 
 
-def _predict_video(predictor, class_names, task):
+def _predict_video(predictor: Any, class_names: Sequence[str], task: Task) -> str:
     counts, frames = Counter(), 0
     with beside(task.overlay) as partial, _VideoWriter(partial) as writer:
         for frame, rate in ahead(tqdm(read_frames(task.source), desc=task.source.name, unit="frame", disable=None)):
@@ -252,11 +256,11 @@ def _predict_video(predictor, class_names, task):
     return f"{frames} frames of {writer.size[0]}x{writer.size[1]}  {_shares(counts, class_names)}"
 
 
-def _counts(labels):
+def _counts(labels: np.ndarray) -> dict[int, int]:
     return dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
 
 
-def _shares(counts, class_names):
+def _shares(counts: Counter[int], class_names: Sequence[str]) -> str:
     """{label: pixels} → "background 76.4 %, cat 23.6 %", the most first."""
     total = sum(counts.values())
     return ", ".join(f"{class_names[label]} {100 * count / total:.1f} %" for label, count in counts.most_common())
@@ -265,7 +269,7 @@ def _shares(counts, class_names):
 # Videos and large files
 
 
-def read_frames(path):
+def read_frames(path: Path) -> Iterator[tuple[np.ndarray, float]]:
     """Yields (frame, frames a second) of a video: uint8 RGB (H, W, 3), upright, and a float. Nothing if unreadable."""
     video = cv2.VideoCapture(str(path))
     try:
@@ -310,20 +314,21 @@ class _VideoWriter:
 class Stopwatch:
     """Wall time by step, in seconds: `laps` {step: seconds}."""
 
-    def __init__(self, started):
-        self.laps, self._last = {}, started
+    def __init__(self, started: float) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = started
 
-    def lap(self, step):
+    def lap(self, step: str) -> None:
         """Counts all since the last lap, or the start, as `step`."""
         now = time.perf_counter()
         self.laps[step] = self.laps.get(step, 0.0) + now - self._last
         self._last = now
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(f"{seconds:7.2f} s  {step}" for step, seconds in self.laps.items())
 
 
-def time_network(predictor, task, watch):
+def time_network(predictor: Any, task: Task, watch: Stopwatch) -> None:
     """Predicts a picture again, which takes the time of its network alone."""
     if not task.is_video and not isinstance(image := _read(task.source), DataError):
         predict = predictor.probabilities if task.probabilities else predictor.labels

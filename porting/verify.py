@@ -3,30 +3,46 @@
 import json
 import math
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from data.images import read_image
+import cv2
+import keras
+import numpy as np
+
+from data.images import read_image, write_whole
+from engine.options import Architecture, Verification
 from errors import UserError
+from inference.opening import build_segmenter, checkpoint_identity, segmenter_of
+from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
+from models.deeplab_v3 import BACKBONES
+from models.identify import canonical_scope, identify
+from models.scopes import check_scopes, within
+from models.weight_init import (
+    MISMATCH,
+    MISSING,
+    bookkeeping_kind,
+    checkpoint_guided_init,
+    named_variables,
+    rename_scope,
+)
+from porting.legacy_graph import LegacyFunction, LegacyGraph, LegacyGraphError, load_frozen, load_graph, load_meta
 
 
-def verify(args, rename, feeds):
-    """Prints the comparison that `verify_port.py`'s flags ask for; → whether everything agrees.
-
-    Args:
-        args: the parsed flags.
-        rename: {old scope: the model's scope}.
-        feeds: {placeholder: number}.
-    """
-    picture = read_image(args.image)
-    graph = open_graph(args)
-    old_rename = model_scopes(graph.path, graph.variables, rename, lenient=args.ckpt is not None)
+def verify(old: str, image: str, how: Verification) -> bool:
+    """Prints the comparison of the old graph with this project's model on a picture; → whether everything agrees."""
+    rename = how.scope
+    picture = read_image(image)
+    graph = open_graph(old, how)
+    old_rename = model_scopes(graph.path, graph.variables, rename, lenient=how.ckpt is not None)
     with tempfile.TemporaryDirectory() as folder:
-        weights = args.ckpt or own_weights(graph, folder)
-        new_rename = model_scopes(weights if args.ckpt else graph.path, shapes_in(weights), rename)
+        weights = how.ckpt or own_weights(graph, folder)
+        new_rename = model_scopes(weights if how.ckpt else graph.path, shapes_in(weights), rename)
         check_rename(rename, graph, old_rename | new_rename)
         scopes = {new: old for old, new in old_rename.items() if new} | {new: old for old, new in rename.items()}
-        size = picture_size(args, graph, picture)
-        model, absent = build_model(args, weights, new_rename, args.output_stride)
+        size = picture_size(how.size, graph, picture)
+        model, absent = build_model(graph, how, weights, new_rename, how.output_stride)
         images = model.preprocessing(resized(picture, size).astype("float32")).astype("float32")[None]
         ours = end_points(model, images, absent)
         tensors, chosen = graph.end_points(list(ours), scopes)
@@ -35,71 +51,65 @@ def verify(args, rename, feeds):
                 f"{graph.path}: none of the model's end points ({', '.join(list(ours)[:3])} …) is found behind "
                 f"{graph.input}; a scope of another name is told with --scope OLD=NEW, another input with --input"
             )
-        function = graph.prune(tensors.values(), feeds)
+        function = graph.prune(tensors.values(), how.feed)
         theirs = function(images.repeat((graph.input_shape or [None])[0] or 1, axis=0))
-        stride = args.output_stride or stride_of(size, {key: theirs[tensor] for key, tensor in tensors.items()})
+        stride = how.output_stride or stride_of(size, {key: theirs[tensor] for key, tensor in tensors.items()})
         if stride not in (None, model.output_stride):
-            model, absent = build_model(args, weights, new_rename, stride)
+            model, absent = build_model(graph, how, weights, new_rename, stride)
             ours = end_points(model, images, absent)
-    introduce(args, graph, model, absent, function, chosen)
-    rows = [compare(key, tensor, theirs[tensor][:1], ours[key], args.tolerance) for key, tensor in tensors.items()]
+    introduce(how, graph, model, absent, function, chosen)
+    rows = [compare(key, tensor, theirs[tensor][:1], ours[key], how.tolerance) for key, tensor in tensors.items()]
     unshared = [key for key in ours if key not in tensors]
     show(rows, unshared)
-    weights = compare_weights(graph, model, old_rename, args.tolerance) if args.ckpt else None
+    weights = compare_weights(graph, model, old_rename, how.tolerance) if how.ckpt else None
     if weights:
-        show_weights(weights, graph, args.ckpt)
+        show_weights(weights, graph, how.ckpt)
     departs = next((row["end_point"] for row in rows if not row["agrees"]), None)
     agree = departs is None and not (weights and any(not row["agrees"] for row in weights["different"]))
-    print(verdict(rows, departs, weights, args.tolerance))
+    print(verdict(rows, departs, weights, how.tolerance))
     if departs and function.normalizes_by_batch:
         print(
             "the old graph normalizes by batch statistics: it was built with is_training=True; export it for inference"
         )
-    if args.json:
+    if how.json:
         document = {
             "old": graph.path,
-            "ckpt": args.ckpt,
+            "ckpt": how.ckpt,
             "model": model.name,
             "input": graph.input,
             "size": size,
             "fed": {name: float(value) for name, value in function.fed.items()},
-            "tolerance": args.tolerance,
+            "tolerance": how.tolerance,
             "agree": agree,
             "departs_at": departs,
             "end_points": rows,
             "not_in_old": unshared,
             "weights": weights,
         }
-        write_json(args.json, document)
+        write_json(how.json, document)
     return agree
 
 
-def open_graph(args):
+def open_graph(old: str, how: Verification) -> LegacyGraph:
     """OLD with its variables: --old-ckpt, or those beside a `.meta`, or --ckpt."""
-    from porting.legacy_graph import LegacyGraphError, load_frozen, load_graph, load_meta
-
-    if Path(args.old).suffix == ".pb":
-        return load_frozen(args.old, args.old_ckpt or args.ckpt, args.input)
+    if Path(old).suffix == ".pb":
+        return load_frozen(old, how.old_ckpt or how.ckpt, how.input)
     try:
-        return load_graph(args.old, args.old_ckpt, args.input)
+        return load_graph(old, how.old_ckpt, how.input)
     except LegacyGraphError:
-        if args.old_ckpt or not args.ckpt:
+        if how.old_ckpt or not how.ckpt:
             raise
-        return load_meta(args.old, args.ckpt, args.input)
+        return load_meta(old, how.ckpt, how.input)
 
 
-def shapes_in(path):
-    from models.checkpoint import open_checkpoint
-
+def shapes_in(path: str | Path) -> dict[str, tuple]:
+    """{name: shape} of a checkpoint."""
     with open_checkpoint(path) as checkpoint:
         return checkpoint.shapes
 
 
-def own_weights(graph, folder):
+def own_weights(graph: LegacyGraph, folder: str) -> str | Path:
     """A checkpoint of what the old graph itself runs with: its own, or one made of a frozen graph's constants."""
-    from models.checkpoint import write_checkpoint
-    from porting.legacy_graph import LegacyGraphError
-
     if graph.checkpoint is not None:
         return graph.checkpoint
     if not graph.frozen:
@@ -109,17 +119,14 @@ def own_weights(graph, folder):
     return prefix
 
 
-def model_scopes(path, shapes, rename, lenient=False):
+def model_scopes(
+    path: str | Path, shapes: Mapping[str, tuple], rename: Mapping[str, str], lenient: bool = False
+) -> dict[str, str]:
     """The rename that brings `shapes` under slim's names: what of `rename` applies, and what the names themselves tell.
 
     A prefix (`import/`, `tower_0/`) is dropped; a backbone of another name gets slim's. lenient: names that tell no
     network are left as they are, instead of a CheckpointError.
     """
-    from models.checkpoint import CheckpointError
-    from models.identify import canonical_scope, identify
-    from models.scopes import within
-    from models.weight_init import rename_scope
-
     rename = {old: new for old, new in rename.items() if any(within(name, old) for name in shapes)}
     try:
         identity = identify({rename_scope(name, rename): shape for name, shape in shapes.items()})
@@ -133,14 +140,12 @@ def model_scopes(path, shapes, rename, lenient=False):
     return rename if identity.scope == canonical else rename | {identity.scope: canonical}
 
 
-def check_rename(rename, graph, applied):
+def check_rename(rename: Mapping[str, str], graph: LegacyGraph, applied: Mapping[str, str]) -> None:
     """Raises ScopeError for a scope that is neither one of variables nor one of operations."""
-    from models.scopes import check_scopes
-
     check_scopes([old for old in rename if old not in applied], list(graph.nodes), "--scope")
 
 
-def picture_size(args, graph, picture):
+def picture_size(asked: int | None, graph: LegacyGraph, picture: np.ndarray) -> tuple[int, int]:
     """(height, width) that both are run at: what the old graph's input fixes, --size, or the picture's own."""
     if not graph.takes_floats:
         raise UserError(
@@ -148,28 +153,24 @@ def picture_size(args, graph, picture):
             f"the network reads with --input, such as {graph.candidates()}"
         )
     fixed = (graph.input_shape or (None,) * 4)[1:3]
-    if args.size and any(side not in (None, args.size) for side in fixed):
-        raise UserError(f"--size {args.size}: {graph.path} takes {fixed[0]} x {fixed[1]} only")
-    asked = (args.size, args.size) if args.size else picture.shape[:2]
-    return tuple(side or own for side, own in zip(fixed, asked, strict=True))
+    if asked and any(side not in (None, asked) for side in fixed):
+        raise UserError(f"--size {asked}: {graph.path} takes {fixed[0]} x {fixed[1]} only")
+    height, width = (asked, asked) if asked else picture.shape[:2]
+    return fixed[0] or height, fixed[1] or width
 
 
-def resized(picture, size):
+def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) at (height, width) = size."""
-    import cv2
-
     return picture if picture.shape[:2] == size else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def end_points(model, images, absent):
+def end_points(model: keras.Model, images: np.ndarray, absent: Sequence[str]) -> dict[str, np.ndarray]:
     """{slim's key: array}, in the order they are computed, of all that does not need one of the `absent` variables."""
-    import numpy as np
-
     found = model.end_points(images)
     return {key: np.asarray(found[key]) for key in before_first(found, absent)}
 
 
-def stride_of(size, activations):
+def stride_of(size: tuple[int, int], activations: Mapping[str, np.ndarray]) -> int | None:
     """The output stride at which the last block made its activations of an image of `size`; None if it is not there."""
     for key, features in activations.items():
         if key.endswith(("/block4", "/expanded_conv_16/output")):
@@ -177,17 +178,14 @@ def stride_of(size, activations):
     return None
 
 
-def build_model(args, weights, rename, stride):
+def build_model(
+    graph: LegacyGraph, how: Verification, weights: str | Path, rename: Mapping[str, str], stride: int | None
+) -> tuple[keras.Model, list[str]]:
     """The model that the weights are of, with them in it. → (model, names of its variables that are not there)"""
-    from inference.opening import build_segmenter, checkpoint_identity, segmenter_of
-    from models.checkpoint import CheckpointError
-    from models.deeplab_v3 import BACKBONES
-    from models.weight_init import MISMATCH, MISSING, checkpoint_guided_init
-
     identity = checkpoint_identity(weights, rename)
     if identity.segments:
-        told = {"output_stride": stride, "multi_grid": args.multi_grid, "features": args.features}
-        model = build_segmenter(segmenter_of(weights, rename, **told))
+        asked = Architecture(output_stride=stride, multi_grid=how.multi_grid, features=how.features)
+        model = build_segmenter(segmenter_of(weights, rename, asked))
     else:
         options = {"num_classes": identity.num_classes} | ({"output_stride": stride} if stride else {})
         if identity.backbone == "mobilenet_v2":
@@ -195,14 +193,12 @@ def build_model(args, weights, rename, stride):
         model = BACKBONES[identity.backbone](**options)
     report = checkpoint_guided_init(model, weights, rename=rename)
     if report.of(MISMATCH):
-        raise CheckpointError(f"{args.ckpt or args.old}: does not fit {identity}\n{report}")
+        raise CheckpointError(f"{how.ckpt or graph.path}: does not fit {identity}\n{report}")
     return model, [entry.variable for entry in report.of(MISSING)]
 
 
-def before_first(keys, absent):
+def before_first(keys: Iterable[str], absent: Sequence[str]) -> list[str]:
     """The end points, in the order they are computed, up to the first that needs one of the `absent` variables."""
-    from models.scopes import within
-
     known = []
     for key in keys:
         unit = key.rpartition("/")[0]
@@ -214,13 +210,11 @@ def before_first(keys, absent):
     return known
 
 
-def difference(reference, found):
+def difference(reference: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     """(largest |difference|, the same relative to the largest |reference|); both infinite where a value is not finite.
 
     Arrays that differ in axes of size 1 alone are compared: squeezed logits are logits.
     """
-    import numpy as np
-
     if reference.shape != found.shape:
         if reference.squeeze().shape != found.squeeze().shape:
             return math.inf, math.inf
@@ -232,10 +226,17 @@ def difference(reference, found):
     return largest, largest / magnitude if magnitude else math.inf if largest else 0.0
 
 
-def introduce(args, graph, model, absent, function, chosen):
+def introduce(
+    how: Verification,
+    graph: LegacyGraph,
+    model: keras.Model,
+    absent: list[str],
+    function: LegacyFunction,
+    chosen: Mapping[str, str],
+) -> None:
     """Prints what is compared with what, and everything that was decided for the user."""
     print(f"old: {graph.path}" + ("" if graph.frozen else f", variables of {graph.checkpoint}"))
-    weights = args.ckpt or "the weights of the old graph"
+    weights = how.ckpt or "the weights of the old graph"
     print(f"new: {model.name} at output stride {model.output_stride} with {weights}")
     if absent:
         print(f"{len(absent)} of the model's variables are not among them: {absent[0]} …; no end point from there on")
@@ -247,7 +248,7 @@ def introduce(args, graph, model, absent, function, chosen):
             print(f"scope: {root} is {scope} in the old graph")
 
 
-def compare(end_point, tensor, reference, found, tolerance):
+def compare(end_point: str, tensor: str, reference: np.ndarray, found: np.ndarray, tolerance: float) -> dict[str, Any]:
     """What the table says of one end point."""
     largest, relative = difference(reference, found)
     return {
@@ -261,12 +262,10 @@ def compare(end_point, tensor, reference, found, tolerance):
     }
 
 
-def compare_weights(graph, model, rename, tolerance):
+def compare_weights(
+    graph: LegacyGraph, model: keras.Model, rename: Mapping[str, str], tolerance: float
+) -> dict[str, Any]:
     """The old graph's weights with the model's, by name: {equal: n, different: rows, not_in_old, only_in_old: names}"""
-    import numpy as np
-
-    from models.weight_init import bookkeeping_kind, named_variables, rename_scope
-
     old = {rename_scope(name, rename): name for name in graph.variables if not bookkeeping_kind(name)}
     new = named_variables(model)
     shared = [name for name in new if name in old]
@@ -289,7 +288,7 @@ def compare_weights(graph, model, rename, tolerance):
     }
 
 
-def show(rows, unshared):
+def show(rows: Sequence[dict[str, Any]], unshared: Sequence[str]) -> None:
     """Prints the table of end points, largest differences relative to the old graph's largest magnitude."""
     width = max(len(row["end_point"]) for row in rows)
     print(f"\n{'end point':<{width}}  {'shape':<18} {'largest |Δ|':>12} {'relative':>10}")
@@ -303,7 +302,7 @@ def show(rows, unshared):
         print(f"not found in the old graph: {', '.join(unshared[:6])}{' …' if len(unshared) > 6 else ''}")
 
 
-def show_weights(weights, graph, ckpt):
+def show_weights(weights: dict[str, Any], graph: LegacyGraph, ckpt: str) -> None:
     """Prints how the old graph's weights stand to those of --ckpt."""
     print(f"\nweights of {graph.path} and of {ckpt}: {weights['equal']} equal, {len(weights['different'])} different")
     for row in sorted(weights["different"], key=lambda row: -row["relative"])[:10]:
@@ -313,7 +312,9 @@ def show_weights(weights, graph, ckpt):
             print(f"  {text}: {len(weights[side])}, such as {weights[side][0]}")
 
 
-def verdict(rows, departs, weights, tolerance):
+def verdict(
+    rows: Sequence[dict[str, Any]], departs: str | None, weights: dict[str, Any] | None, tolerance: float
+) -> str:
     """One sentence: whether the port stands, or where it departs."""
     worst = max(rows, key=lambda row: row["relative"])
     if departs is None:
@@ -331,10 +332,10 @@ def verdict(rows, departs, weights, tolerance):
     )
 
 
-def write_json(path, document):
-    from data.images import write_whole
+def write_json(path: str, document: Any) -> None:
+    """Writes what was found, whole or not at all."""
 
-    def finite(value):  # JSON has no infinity
+    def finite(value: Any) -> Any:  # JSON has no infinity
         if isinstance(value, dict):
             return {key: finite(item) for key, item in value.items()}
         if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ Its training step is traced and compiled in less than half the time.
 import sys
 from unittest.mock import patch
 
-import command_line as cli
+import command_line
 import train_seg
 
 
@@ -23,4 +23,4 @@ def main(flags):
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(sys.argv[1:]))
+    command_line.run(lambda: main(sys.argv[1:]))

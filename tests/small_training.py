@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-import command_line as cli
+import command_line
 import train_seg
 
 START = "START_FROM"  # environment variable: a run directory of this module, whose weights a new run starts from
@@ -49,4 +49,4 @@ def main(flags):
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(sys.argv[1:]))
+    command_line.run(lambda: main(sys.argv[1:]))

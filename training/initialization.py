@@ -2,23 +2,33 @@
 
 import math
 
+import keras
+
+from engine.options import Learning, Restore
 from errors import UserError
 from models.checkpoint import CheckpointError
 from models.freezing import freeze, freeze_batch_norm, freeze_variables, learning_names, train_only
 from models.scopes import check_scopes
-from models.weight_init import LOADED, checkpoint_guided_init, named_variables
+from models.weight_init import LOADED, Report, checkpoint_guided_init, named_variables
 
 
-def initialize(model, checkpoint, *, include, exclude, rename, ema, allow_missing):
+def initialize(model: keras.Model, checkpoint: str, restore: Restore) -> Report:
     """Loads `checkpoint`, prints the report, and returns it.
 
     Raises CheckpointError when a backbone variable stays at its initial value though neither its scope is in
     `allow_missing` nor a rule of the user's left it out.
     """
-    report = checkpoint_guided_init(model, checkpoint, include=include, exclude=exclude, rename=rename, ema=ema)
+    report = checkpoint_guided_init(
+        model,
+        checkpoint,
+        include=restore.include,
+        exclude=restore.exclude,
+        rename=restore.rename,
+        ema=restore.ema,
+    )
     print(report, flush=True)
-    check_scopes(allow_missing, list(named_variables(model)), "allow-missing scope")
-    absent = [entry for entry in report.not_loaded_backbone(allow_missing) if not entry.why]
+    check_scopes(restore.allow_missing, list(named_variables(model)), "allow-missing scope")
+    absent = [entry for entry in report.not_loaded_backbone(restore.allow_missing) if not entry.why]
     if absent:
         blocks = sorted({"/".join(entry.variable.split("/")[:2]) for entry in absent})
         raise CheckpointError(
@@ -28,32 +38,35 @@ def initialize(model, checkpoint, *, include, exclude, rename, ema, allow_missin
     return report
 
 
-def choose_what_learns(model, args, restored):
-    """Applies --train new, --freeze, --train-only and --freeze-bn; raises UserError when nothing is left to learn."""
-    if args.train == "new":
+def choose_what_learns(model: keras.Model, learning: Learning, restored: set[str]) -> None:
+    """Freezes what is not to learn; `restored` are the variables that `train="new"` leaves as they are.
+
+    Raises UserError when nothing is left to learn.
+    """
+    if learning.train == "new":
         freeze_variables(model, restored)
-    if args.freeze:
-        freeze(model, args.freeze)
-    if args.train_only:
-        train_only(model, args.train_only)
-    if args.freeze_bn:
-        freeze_batch_norm(model, statistics_only=args.freeze_bn == "statistics")
+    if learning.freeze:
+        freeze(model, learning.freeze)
+    if learning.train_only:
+        train_only(model, learning.train_only)
+    if learning.freeze_bn:
+        freeze_batch_norm(model, statistics_only=learning.freeze_bn == "statistics")
     if not model.trainable_variables:
         raise UserError("nothing is left to learn: what was asked for freezes every trainable variable")
 
 
-def restored_names(report):
+def restored_names(report: Report | None) -> set[str]:
     """Names of the model's variables that a checkpoint gave, by the Report; none without one."""
     return set() if report is None else {entry.variable for entry in report.of(LOADED)}
 
 
-def scope_of(name, backbone_scope):
+def scope_of(name: str, backbone_scope: str | None) -> str:
     """The scope a variable is counted under: a block of the backbone, a layer of the head."""
     parts = name.split("/")
     return "/".join(parts[: min(2 if parts[0] == backbone_scope else 1, len(parts) - 1)])
 
 
-def scope_table(model, restored):
+def scope_table(model: keras.Model, restored: set[str]) -> str:
     """Says for each scope of the model: restored or new, learns or frozen, how many variables and values."""
     learning = learning_names(model)
     rows = {}

@@ -69,12 +69,14 @@ def class_weights(text, dataset):
 
     Args:
         text: "balanced", which is pixels / (classes · pixels of the class) over the data set's masks; or the weights
-            themselves, comma-separated; or a text file of them.
+            themselves, as a sequence or comma-separated; or a text file of them.
 
     Raises UserError for anything else, for another number of weights than classes, and for weights below 0.
     """
     if text is None:
         return None
+    if not isinstance(text, str):
+        text = ",".join(map(str, text))
     if text == "balanced":
         return balanced_weights(pixel_counts(dataset))
     try:

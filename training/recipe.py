@@ -1,7 +1,12 @@
 """The recipe: loss, momentum SGD, the poly schedule, coupled L2 and batch norm's decay, compiled into a model."""
 
+from collections.abc import Mapping, Sequence
+
+import keras
+
 from data.voc import IGNORE_LABEL
 from engine.device import use_xla
+from engine.options import Recipe
 from models.freezing import batch_norms
 from models.weight_init import named_variables
 from training.accumulation import accumulate
@@ -15,22 +20,22 @@ PAPER_DECAY, PAPER_STEPS = 0.9997, 30_000
 ENOUGH_FOR_BATCH_NORM = 12
 
 
-def segmentation_loss(class_weights=None, hard_fraction=1.0):
+def segmentation_loss(class_weights: Sequence[float] | None = None, hard_fraction: float = 1.0) -> CrossEntropy:
     """Mean cross entropy over the pixels not labelled 255, from float32 logits; see CrossEntropy."""
     return CrossEntropy(class_weights, hard_fraction, ignore_label=IGNORE_LABEL)
 
 
-def classification_loss():
+def classification_loss() -> CrossEntropy:
     """Mean cross entropy over the images, from float32 logits."""
     return CrossEntropy()
 
 
-def batch_norm_decay(steps):
+def batch_norm_decay(steps: int) -> float:
     """The decay of moving statistics that forgets as much over `steps` updates as the paper's over its 30,000."""
     return min(PAPER_DECAY, max(0.9, 1 - (1 - PAPER_DECAY) * PAPER_STEPS / steps))
 
 
-def small_batch_advice(model, images):
+def small_batch_advice(model: keras.Model, images: int) -> str | None:
     """What to say of batch norm that learns its statistics from `images` images at once; None where that is well."""
     live = sum(norm.trainable and not norm.statistics_frozen for norm in batch_norms(model))
     if images >= ENOUGH_FOR_BATCH_NORM or not live:
@@ -42,24 +47,34 @@ def small_batch_advice(model, images):
     )
 
 
-def compile_model(model, args, loss, metrics=(), slow=()):
-    """Compiles with momentum SGD, the poly schedule and coupled L2; `slow` names learn at `args.restored_lr` times.
+def compile_model(
+    model: keras.Model,
+    recipe: Recipe,
+    loss: CrossEntropy,
+    metrics: Sequence = (),
+    *,
+    multiplied: Mapping[str, float] | None = None,
+    gradient_norms: bool = False,
+) -> None:
+    """Compiles with momentum SGD, the poly schedule and coupled L2.
 
-    `loss` is a CrossEntropy.
+    Args:
+        multiplied: {variable's name: factor on its learning rate}, 1 where not named.
+        gradient_norms: whether the optimizer keeps the norm of each scope's gradients.
     """
-    add_weight_decay(model, args.weight_decay)
+    add_weight_decay(model, recipe.weight_decay)
     variables = named_variables(model)
-    multipliers = {} if args.restored_lr == 1 else {variables[name].path: args.restored_lr for name in slow}
-    schedule = Poly(args.learning_rate, args.steps, args.power, args.warmup_steps)
+    multipliers = {variables[name].path: factor for name, factor in (multiplied or {}).items() if factor != 1}
+    schedule = Poly(recipe.learning_rate, recipe.steps, recipe.power, recipe.warmup_steps)
     names = {variable.path: name for name, variable in variables.items()}
     optimizer = Momentum(
         schedule,
-        momentum=args.momentum,
-        global_clipnorm=args.clip_norm,
+        momentum=recipe.momentum,
+        global_clipnorm=recipe.clip_norm,
         multipliers=multipliers,
-        scope_of=(lambda path: scope_of(names[path], model.backbone_scope)) if args.histograms else None,
+        scope_of=(lambda path: scope_of(names[path], model.backbone_scope)) if gradient_norms else None,
     )
     optimizer.build(model.trainable_variables)
     model.compile(optimizer, loss, metrics=list(metrics), jit_compile=use_xla())
-    if args.accumulate > 1:
-        accumulate(model, args.accumulate, loss.label_weights)
+    if recipe.accumulate > 1:
+        accumulate(model, recipe.accumulate, loss.label_weights)

@@ -23,7 +23,7 @@ from string import Template
 
 import numpy as np
 
-import command_line as cli
+import command_line
 from data.images import read_image, write_whole
 from engine.pictures import png
 from engine.run_directory import RunDirectory, RunError, read_config
@@ -331,4 +331,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

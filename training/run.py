@@ -1,19 +1,21 @@
-"""One way from a checkpoint to a finished run, for both training scripts."""
+"""One way from a checkpoint to a finished run, for every task."""
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
-import command_line as cli
 from data.pipeline import original_errors
 from engine.device import set_precision
+from engine.kinds import Options, changed, flag, free_options, recorded
+from engine.options import Devices, Learning, Recipe, Restore, Run
 from engine.run_directory import FollowedRun, RunDirectory
 from errors import UserError
 from inference.opening import check_whole
 from training.callbacks import RunKeeper, score_line
-from training.distribution import distribution_for
+from training.distribution import Distribution, distribution_for
 from training.initialization import choose_what_learns, initialize, restored_names, scope_table
 from training.losses import CrossEntropy
 from training.recipe import batch_norm_decay, compile_model, small_batch_advice
@@ -52,70 +54,95 @@ class Task:
     whole: bool = False
 
 
-def run_training(args, task):
-    """Builds, initializes, proves, and fits `args.steps` steps, or goes on where the run directory stopped.
+@dataclass(frozen=True)
+class Training:
+    """What a training is asked to do, beside its task.
 
-    Args:
-        args: what `cli.add_restore_arguments` and `cli.add_training_arguments` parsed.
-        task: a Task.
+    Attributes:
+        ckpt: what is restored from; None: nothing.
+        others: groups of options, and named values, that are the task's own; the run keeps them too.
+    """
+
+    ckpt: str | None
+    restore: Restore
+    recipe: Recipe
+    learning: Learning
+    run: Run
+    devices: Devices
+    others: Sequence[Options] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[Options, ...]:
+        """All groups of options."""
+        return (*self.others, self.restore, self.recipe, self.learning, self.run, self.devices)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the run's `config.json` keeps of it."""
+        return recorded(*self.groups, ckpt="none" if self.ckpt is None else str(self.ckpt), **self.named)
+
+
+def run_training(asked: Training, task: Task) -> RunDirectory | None:
+    """Builds, initializes, proves, and fits all steps, or goes on where the run directory stopped.
 
     Returns:
         the RunDirectory, or None after a dry run.
     """
-    checkpoint = None if args.ckpt == "none" else args.ckpt
-    if checkpoint is None and (args.include or args.exclude or args.rename or args.ema or args.allow_missing):
-        raise UserError("--include, --exclude, --rename, --ema and --allow-missing need a --ckpt to restore from")
-    distribution = distribution_for(args.devices, args.hosts, args.host)
-    _check_recipe(args, distribution)
+    if asked.ckpt is None and (needing := changed(asked.restore)):
+        raise UserError(f"{', '.join(map(flag, needing))}: there is no checkpoint to restore from, --ckpt is none")
+    distribution = distribution_for(asked.devices.devices, asked.devices.hosts, asked.devices.host)
+    check_recipe(asked.recipe, distribution)
     keep = RunDirectory if distribution.writes else FollowedRun
-    run = keep(args.run_dir, vars(args), free=cli.FREE_ARGUMENTS)
+    run = keep(asked.run.run_dir, asked.arguments, free=free_options(*asked.groups))
     with distribution.survivors_told(run):
-        return _train(run, args, checkpoint, task, distribution)
+        return _train(run, asked, task, distribution)
 
 
-def _train(run, args, checkpoint, task, distribution):
+def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distribution) -> RunDirectory | None:
     _check_seen_by_all(run, distribution)
+    recipe = asked.recipe
     resumes = run.last_step() > 0
-    keras.utils.set_random_seed(args.seed)
-    set_precision(args.precision)
-    config = run.config()["model"] if resumes else task.configure(checkpoint)
+    keras.utils.set_random_seed(recipe.seed)
+    set_precision(recipe.precision)
+    config = run.config()["model"] if resumes else task.configure(asked.ckpt)
     with distribution.scope():
-        model = task.build(config, args.bn_decay or batch_norm_decay(args.steps * args.accumulate))
+        model = task.build(config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
     report = None
-    if checkpoint and not resumes:
-        report = initialize(
-            model,
-            checkpoint,
-            include=args.include,
-            exclude=args.exclude,
-            rename=cli.renames(args.rename),
-            ema=args.ema,
-            allow_missing=args.allow_missing,
-        )
+    if asked.ckpt and not resumes:
+        report = initialize(model, asked.ckpt, asked.restore)
         if task.whole:
-            check_whole(report, checkpoint)
+            check_whole(report, asked.ckpt)
     restored = run.restored_names() if resumes else restored_names(report)
-    choose_what_learns(model, args, restored)
+    choose_what_learns(model, asked.learning, restored)
     if not resumes:
         print(scope_table(model, restored), flush=True)
-    if advice := small_batch_advice(model, args.batch_size // args.accumulate):
+    if advice := small_batch_advice(model, recipe.batch_size // recipe.accumulate):
         print(advice, flush=True)
-    if args.dry_run:
+    if asked.run.dry_run:
         return None
     run.open()
     with contextlib.closing(run):
         if not resumes:
             run.start(config, task.class_names, report)
         with distribution.scope():
-            compile_model(model, args, task.loss, task.metrics, slow=restored)
+            compile_model(
+                model,
+                recipe,
+                task.loss,
+                task.metrics,
+                multiplied=dict.fromkeys(restored, asked.learning.restored_lr),
+                gradient_norms=asked.run.histograms,
+            )
         validate, draw = task.validator(model, distribution), task.pictures(model) if task.pictures else None
-        _fit(model, run, args, task, distribution, validate, draw)
+        _fit(model, run, asked, task, distribution, validate, draw)
         if distribution.writes:
-            write_report(run, matrix=getattr(validate, "matrix", None), sheet=draw() if draw else None)
+            page = write_report(run, matrix=getattr(validate, "matrix", None), sheet=draw() if draw else None)
+            print(f"{run.path}: report in {page}, best model in {run.best}", flush=True)
     return run
 
 
-def _check_seen_by_all(run, distribution):
+def _check_seen_by_all(run: RunDirectory, distribution: Distribution) -> None:
     """Raises UserError where this process sees another last checkpoint than the one that writes."""
     step = distribution.agreed(run.last_step())
     if step != run.last_step():
@@ -125,49 +152,60 @@ def _check_seen_by_all(run, distribution):
         )
 
 
-def _check_recipe(args, distribution):
-    if args.batch_size % args.accumulate:
-        raise UserError(f"--accumulate {args.accumulate}: must divide the batch of {args.batch_size} images")
-    if args.batch_size // args.accumulate % distribution.replicas:
+def check_recipe(recipe: Recipe, distribution: Distribution) -> None:
+    """Raises UserError where batch, parts, devices and warm-up do not fit each other."""
+    part, rest = divmod(recipe.batch_size, recipe.accumulate)
+    if rest:
+        raise UserError(f"--accumulate {recipe.accumulate}: must divide the batch of {recipe.batch_size} images")
+    if part % distribution.replicas:
         raise UserError(
-            f"--devices {args.devices}: the {args.batch_size // args.accumulate} images that are computed at once "
-            f"cannot be shared out evenly to {distribution.replicas} devices"
+            f"--devices {distribution.devices}: the {part} images that are computed at once cannot be shared out "
+            f"evenly to {distribution.replicas} devices"
         )
-    if args.warmup_steps >= args.steps:
-        raise UserError(f"--warmup-steps {args.warmup_steps}: must be fewer than the {args.steps} steps")
+    if recipe.warmup_steps >= recipe.steps:
+        raise UserError(f"--warmup-steps {recipe.warmup_steps}: must be fewer than the {recipe.steps} steps")
 
 
-def _fit(model, run, args, task, distribution, validate, pictures):
+def _fit(
+    model: keras.Model,
+    run: RunDirectory,
+    asked: Training,
+    task: Task,
+    distribution: Distribution,
+    validate: Callable,
+    pictures: Callable | None,
+) -> None:
+    steps = asked.recipe.steps
     start = run.restore(model, model.optimizer) if run.last_step() else 0
     run.cut_log(start)
     if start:
         print(f"{run.path}: continued behind step {start}", flush=True)
-    if start >= args.steps:
-        print(f"{run.path}: all {args.steps} steps are done; {score_line(validate())}", flush=True)
+    if start >= steps:
+        print(f"{run.path}: all {steps} steps are done; {score_line(validate())}", flush=True)
         return
     keeper = RunKeeper(
         run,
         start_step=start,
-        stop_step=args.steps,
-        batch_size=args.batch_size,
-        log_every=args.log_every,
-        save_every=args.save_every,
-        eval_every=args.eval_every,
-        keep=args.keep,
+        stop_step=steps,
+        batch_size=asked.recipe.batch_size,
+        log_every=asked.run.log_every,
+        save_every=asked.run.save_every,
+        eval_every=asked.run.eval_every,
+        keep=asked.run.keep,
         evaluate=validate,
         score_names=task.score_names,
         board=Board(run.path / "tensorboard" if distribution.writes else None),
         pictures=pictures if distribution.writes else None,
-        histograms=args.histograms,
+        histograms=asked.run.histograms,
     )
-    batches = task.batches(model, start, args.steps, distribution.shard)
+    batches = task.batches(model, start, steps, distribution.shard)
     with original_errors():
         model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[keeper])
     if distribution.replicas > 1:
         check_replicas(model, distribution)
 
 
-def check_replicas(model, distribution):
+def check_replicas(model: keras.Model, distribution: Distribution) -> None:
     """Proves that all replicas ended with the same weights, to the bit, and says so; UserError where they did not."""
     different = len(distribution.digests(model))
     if different > 1:

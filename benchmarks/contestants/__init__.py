@@ -6,7 +6,7 @@ inference.py, `predictor(…)` gives (labels, parameters, version), where `label
 (H, W, 3) → uint8 (H, W). All share what is here.
 """
 
-from types import SimpleNamespace
+from engine.options import Recipe
 
 CLASSES, IGNORE = 21, 255
 LEARNING_RATE, MOMENTUM = 0.007, 0.9
@@ -14,18 +14,7 @@ WEIGHT_DECAY = 1e-4  # of half the sum of squares of the kernels
 DECAY, EPSILON = 0.997, 1e-5
 RATES, CHANNELS = (6, 12, 18), 256
 # What `training.recipe.compile_model` takes, for this project's own contestants.
-RECIPE = SimpleNamespace(
-    learning_rate=LEARNING_RATE,
-    momentum=MOMENTUM,
-    weight_decay=WEIGHT_DECAY,
-    steps=30_000,
-    power=0.9,
-    warmup_steps=0,
-    clip_norm=None,
-    accumulate=1,
-    restored_lr=1.0,
-    histograms=False,
-)
+RECIPE = Recipe(learning_rate=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
 
 
 def units():

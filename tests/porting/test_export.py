@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-import command_line as cli
+import command_line
 import export_seg
 from data.images import read_image
 from data.sample import CLASS_NAMES, draw_voc
+from engine.options import Opening
 from inference.evaluation import predicted
 from inference.opening import open_segmenter
 from inference.predictor import ModelPredictor
@@ -299,7 +300,7 @@ def test_without_description_the_classes_are_numbered(exported, tmp_path):
 def command(*arguments):
     """→ exit code of export_seg.py."""
     with pytest.raises(SystemExit) as ended:
-        cli.run(lambda: export_seg.main([str(argument) for argument in arguments]))
+        command_line.run(lambda: export_seg.main([str(argument) for argument in arguments]))
     return ended.value.code
 
 
@@ -328,8 +329,7 @@ def test_command_line(exported, tmp_path, capsys, monkeypatch):
 
 def test_published_checkpoint_on_real_pictures(shared_data, real_checkpoints, tmp_path):
     checkpoint = real_checkpoints / "deeplabv3_mnv2_pascal_trainval.ckpt"
-    arguments = export_seg.parse_arguments(["--ckpt", str(checkpoint), "--out", str(tmp_path), "--crop-size", "257"])
-    source = open_segmenter(checkpoint, arguments)
+    source = open_segmenter(checkpoint, Opening(crop_size=257))
     photo = read_image(shared_data / "VOC2012" / "JPEGImages" / "2007_003106.jpg")
     formats = ("saved_model", "onnx", "tflite", "tflite_dynamic8")
     assert all(outcome.good for outcome in export(source, checkpoint, tmp_path, formats, photo))

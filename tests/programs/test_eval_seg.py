@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import command_line as cli
+import command_line
 import eval_seg
 from data.sample import draw_voc
 from data.voc import VOC_CLASSES, VOCSegmentation, names_of, palette
@@ -286,6 +286,6 @@ def test_another_number_of_classes_is_told_with_the_checkpoint(voc21, voc, first
 
 def test_missing_masks_are_an_error_unless_nothing_is_scored(voc21, first, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.run(lambda: evaluate(voc21, "--ckpt", first, "--image-set", "test"))
+        command_line.run(lambda: evaluate(voc21, "--ckpt", first, "--image-set", "test"))
     assert stopped.value.code == 2
     assert "SegmentationClass" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import command_line as cli
+import command_line
 import inspect_ckpt
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
@@ -324,7 +324,7 @@ def test_a_json_file_that_cannot_be_written(mobile, inspect, tmp_path):
 def test_a_users_mistake_exits_with_2_and_no_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["inspect_ckpt.py", str(tmp_path / "nothing.ckpt")])
     with pytest.raises(SystemExit) as stop:
-        cli.run(inspect_ckpt.main)
+        command_line.run(inspect_ckpt.main)
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'nothing.ckpt'}: no such checkpoint\n"
 

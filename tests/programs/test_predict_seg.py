@@ -13,8 +13,9 @@ import inference.prediction
 import predict_seg
 from data.images import DataError, read_image
 from data.voc import palette
+from engine.options import Looks, Opening
 from errors import UserError
-from inference.prediction import Stopwatch, ahead, find_inputs, plan, predict, refuse_checkpoint_flags
+from inference.prediction import Stopwatch, ahead, find_inputs, plan, predict, refuse_checkpoint_options
 from inference.predictor import ModelPredictor
 from models.deeplab_v3 import deeplab_v3
 from models.weight_init import named_variables, save_checkpoint
@@ -200,11 +201,9 @@ def test_nothing_is_overwritten(photos, tmp_path):
 
 
 def test_flags_that_an_export_cannot_heed():
-    arguments = ["a.jpg", "--ckpt", "model.onnx"]
-    refuse_checkpoint_flags("model.onnx", predict_seg.parse_arguments(arguments))
-    given = predict_seg.parse_arguments([*arguments, "--output-stride", "8", "--flip", "--precision", "bfloat16"])
+    refuse_checkpoint_options("model.onnx", Opening(), Looks())
     with pytest.raises(UserError, match="--output-stride, --precision, --flip"):
-        refuse_checkpoint_flags("model.onnx", given)
+        refuse_checkpoint_options("model.onnx", Opening(output_stride=8, precision="bfloat16"), Looks(flip=True))
 
 
 def test_an_unwritable_place_is_a_users_mistake(edge_predictor, photos, tmp_path):

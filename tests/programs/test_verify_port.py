@@ -11,6 +11,7 @@ from PIL import Image
 slim = pytest.importorskip("tests.slim_oracle", reason="needs tf_slim and tf_keras")
 
 import verify_port  # noqa: E402
+from engine.options import Verification  # noqa: E402
 from errors import UserError  # noqa: E402
 from models.checkpoint import CheckpointError, write_checkpoint  # noqa: E402
 from models.scopes import ScopeError  # noqa: E402
@@ -117,16 +118,15 @@ def test_changed_weight_is_caught_and_named(resnet_v2, picture, tmp_path, capsys
 
 
 def test_whose_variables_a_meta_graph_gets(resnet_v2, tmp_path):
-    def checkpoint_of(*argv):
-        return str(port.open_graph(verify_port.parse_arguments([*argv, "picture.png"])).checkpoint)
-
     prefix = resnet_v2[1]
-    assert checkpoint_of(prefix, "--ckpt", "other") == prefix  # its own, to be told apart from --ckpt
-    assert checkpoint_of(prefix, "--ckpt", "other", "--old-ckpt", "third") == "third"
+    own = port.open_graph(prefix, Verification(ckpt="other"))
+    assert str(own.checkpoint) == prefix  # to be told apart from --ckpt
+    assert port.open_graph(prefix, Verification(ckpt="other", old_ckpt="third")).checkpoint == "third"
     (tmp_path / "graph.meta").write_bytes(Path(f"{prefix}.meta").read_bytes())
-    assert checkpoint_of(str(tmp_path / "graph.meta"), "--ckpt", "other") == "other"  # none beside it
+    alone = str(tmp_path / "graph.meta")  # none beside it
+    assert port.open_graph(alone, Verification(ckpt="other")).checkpoint == "other"
     with pytest.raises(LegacyGraphError, match="a graph without its variables"):
-        checkpoint_of(str(tmp_path / "graph.meta"))
+        port.open_graph(alone, Verification())
 
 
 def test_resnet_v1_agrees(picture, tmp_path, capsys):
@@ -256,8 +256,8 @@ def test_difference():
         (["--size", "65"], UserError, r"--size 65: .*frozen.pb takes 33 x 33 only"),
         (["--input", "none:0"], LegacyGraphError, r"frozen.pb: no tensor 'none:0'"),
         (["--scope", "nowhere=resnet_v2_50"], ScopeError, "--scope 'nowhere' matches no"),
-        (["--scope", "resnet_v2_50"], UserError, "OLD_SCOPE=NEW_SCOPE, got 'resnet_v2_50'"),
-        (["--feed", "is_training"], UserError, "--feed takes NAME=NUMBER, got 'is_training'"),
+        (["--scope", "resnet_v2_50"], UserError, "OLD_SCOPE=NEW_SCOPE, got resnet_v2_50"),
+        (["--feed", "is_training"], UserError, "--feed: must be NAME=NUMBER, got is_training"),
         (["--ckpt", "none.ckpt"], CheckpointError, r"none.ckpt: no such checkpoint"),
         (["--input", "resnet_v2_50/logits/BiasAdd"], UserError, "none of the model's end points"),
     ],
@@ -274,8 +274,8 @@ def test_graph_that_takes_whole_pixels(picture, tmp_path):
     (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
     with pytest.raises(UserError, match="no ResNet v1, v2 or MobileNet v2"):
         verify_port.main([str(tmp_path / "frozen.pb"), picture])
-    args = verify_port.parse_arguments([str(tmp_path / "frozen.pb"), picture])
+    graph = port.open_graph(str(tmp_path / "frozen.pb"), Verification())
     with pytest.raises(
         UserError, match=r"ImageTensor:0 takes whole pixels.* --input, such as ToFloat:0, ImageTensor:0"
     ):
-        port.picture_size(args, port.open_graph(args), np.zeros((4, 4, 3)))
+        port.picture_size(None, graph, np.zeros((4, 4, 3)))

@@ -1,29 +1,20 @@
 """A step in parts is the step of the whole batch, under each backend, and needs the memory of a part."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from engine.options import Recipe
 from tests.conftest import QUICK_JAX
 
 ROOT = Path(__file__).parents[2]
-RECIPE = {
-    "learning_rate": 0.05,
-    "momentum": 0.9,
-    "weight_decay": 1e-3,
-    "steps": 10,
-    "power": 0.9,
-    "warmup_steps": 2,
-    "clip_norm": 1.0,
-    "restored_lr": 1.0,
-    "histograms": False,
-}
+RECIPE = Recipe(learning_rate=0.05, weight_decay=1e-3, steps=10, warmup_steps=2, clip_norm=1.0)
 
 
 def batches(steps=3):
@@ -64,7 +55,7 @@ def train(parts, freeze_bn=True, class_weights=(1.0, 0.5, 3.0)):
     if freeze_bn:
         freeze_batch_norm(model)
     before = values_of(model)
-    compile_model(model, SimpleNamespace(**RECIPE, accumulate=parts), segmentation_loss(class_weights))
+    compile_model(model, dataclasses.replace(RECIPE, accumulate=parts), segmentation_loss(class_weights))
     losses = []
     for images, labels in batches():
         model.reset_metrics()

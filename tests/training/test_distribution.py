@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from data.sample import draw_voc
+from engine.options import Recipe
 from errors import UserError
 from tests import small_training
 from tests.conftest import QUICK_JAX, read_all
 from training.distribution import distribution_for
-from training.run import _check_recipe
+from training.run import check_recipe
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
@@ -175,9 +176,9 @@ def test_parts_of_a_batch_on_two_devices_are_the_parts_on_one(voc, train, tmp_pa
 
 
 def test_a_batch_that_devices_cannot_share_out_evenly_is_refused():
-    args = SimpleNamespace(batch_size=8, accumulate=2, warmup_steps=0, steps=10, devices=3)
+    recipe = Recipe(batch_size=8, accumulate=2)
     with pytest.raises(UserError, match="the 4 images that are computed at once cannot be shared out evenly to 3"):
-        _check_recipe(args, SimpleNamespace(replicas=3))
+        check_recipe(recipe, SimpleNamespace(devices=3, replicas=3))
 
 
 def test_environment_variables_say_the_hosts_too(monkeypatch):

@@ -1,0 +1,408 @@
+"""Every option of training, evaluation, prediction and export, once: type, unit, default, the paper's value, meaning.
+
+A group is what one subject's functions take. The programs make their flags from the groups (`command_line.add_options`)
+and a run's `config.json` keeps the options under the same names. "The paper" is Chen et al., "Rethinking Atrous
+Convolution for Semantic Image Segmentation" (2017), section 4.
+"""
+
+from dataclasses import dataclass
+
+from engine.kinds import (
+    CLASS_WEIGHTS,
+    FEEDS,
+    HOSTS,
+    INTS,
+    NONNEGATIVE,
+    NONNEGATIVE_INT,
+    POSITIVE,
+    POSITIVE_INT,
+    RANGE,
+    RENAMES,
+    SCALES,
+    SCOPES,
+    SHARE,
+    TEXT,
+    Options,
+    number,
+    option,
+    whole,
+)
+
+RENAMED = "the checkpoint's scope OLD is the model's scope NEW, e.g. slim_resnet=resnet_v2_50"
+PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@dataclass(frozen=True)
+class Restore(Options):
+    """What is taken from a checkpoint when a training starts."""
+
+    title = "what is restored"
+
+    include: tuple[str, ...] = option((), "load only variables in these scopes (whole path segments)", SCOPES)
+    exclude: tuple[str, ...] = option((), "load no variable in these scopes", SCOPES)
+    rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
+    ema: bool = option(False, "take the moving averages of variables where there are any")
+    allow_missing: tuple[str, ...] = option(
+        (), "backbone scopes that may be missing in the checkpoint; any other that is stops the start", SCOPES
+    )
+
+
+@dataclass(frozen=True)
+class Architecture(Options):
+    """The segmentation model, where it is not to be as told: None is what the run, the checkpoint, or the paper has."""
+
+    title = "model"
+
+    output_stride: int | None = option(
+        None,
+        "input size over feature size",
+        POSITIVE_INT,
+        paper="16, in the second stage 8",
+        shown="the run's, else 16",
+        choices=(8, 16, 32),
+    )
+    multi_grid: tuple[int, ...] | None = option(
+        None, "dilations of block4's units", INTS, paper="1,2,4", shown="the run's, else 1,2,4"
+    )
+    features: str | None = option(
+        None,
+        "what the head is fed: `block4` is the raw sum, as peers' checkpoints on slim's v2 have it",
+        TEXT,
+        shown="the run's, else postnorm",
+        choices=("postnorm", "block4"),
+    )
+    upsampling: str | None = option(
+        None,
+        "of the logits",
+        TEXT,
+        paper="align-corners",
+        shown="the run's, else align-corners",
+        choices=("align-corners", "half-pixel"),
+    )
+    preprocessing: str | None = option(
+        None,
+        "[-1, 1], or RGB minus ImageNet's mean; a run keeps it",
+        TEXT,
+        shown="the run's, else what slim fed the backbone",
+        choices=("unit-range", "mean-subtracted"),
+    )
+
+
+@dataclass(frozen=True)
+class Opening(Architecture):
+    """How a checkpoint's segmentation model is opened."""
+
+    title = "model"
+
+    crop_size: int | None = option(
+        None,
+        "images are padded to this square, larger ones by less; best a multiple of the output stride plus one, where "
+        "features and pixels have their corners aligned",
+        POSITIVE_INT,
+        unit="pixels",
+        paper="513",
+        shown="the run's, else 513",
+    )
+    precision: str = option("float32", "of the computation", TEXT, choices=("float32", "bfloat16"))
+    rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
+    ema: bool = option(False, "take the moving averages of variables where there are any")
+
+
+@dataclass(frozen=True)
+class Looks(Options):
+    """How often an image is looked at for one prediction."""
+
+    title = "how often an image is looked at; probabilities are averaged"
+
+    scales: tuple[float, ...] = option(
+        (1.0,),
+        "sizes at which the image is looked at",
+        SCALES,
+        paper="0.5,0.75,1,1.25,1.5,1.75",
+        constants={"--multi-scale": (PAPER_SCALES, "the paper's scales: 0.5,0.75,1,1.25,1.5,1.75")},
+    )
+    flip: bool = option(False, "the image and its mirror image")
+    window: int | None = option(
+        None,
+        "larger pictures go through the backbone by windows of this side, where memory does not hold them whole; the "
+        "head sees all of them at once",
+        POSITIVE_INT,
+        unit="pixels",
+        shown="whole",
+    )
+
+
+@dataclass(frozen=True)
+class SegmentationImages(Options):
+    """The images of a segmentation model's training."""
+
+    title = "images"
+
+    train_set: str = option(
+        "trainaug", "image set to train on", TEXT, paper="trainaug, for its submission's second stage trainval"
+    )
+    val_set: str = option("val", "image set to evaluate on", TEXT, paper="val")
+    crop_size: int = option(513, "side of the squares that are trained on", POSITIVE_INT, unit="pixels", paper="513")
+    scale_range: tuple[float, float] = option(
+        (0.5, 2.0), "images are scaled by a random factor in it", RANGE, paper="0.5,2.0"
+    )
+    flip: bool = option(True, "every other image is flipped left to right, as the paper has it")
+    cache: str = option(
+        "none",
+        "keep decoded training images in `memory` or in a folder, 4 bytes a pixel",
+        TEXT,
+        takes="none|memory|DIR",
+        free=True,
+    )
+    eval_size: int = option(
+        513, "validation images are padded to this square", POSITIVE_INT, unit="pixels", paper="513"
+    )
+
+
+@dataclass(frozen=True)
+class ClassificationImages(Options):
+    """The images of a classifier's training."""
+
+    title = "images"
+
+    image_size: int = option(224, "side of the squares that the network sees", POSITIVE_INT, unit="pixels")
+    strict_data: bool = option(False, "stop at files that are no images instead of skipping")
+
+
+@dataclass(frozen=True)
+class SegmentationLoss(Options):
+    """The loss of segmentation."""
+
+    title = "loss"
+
+    class_weights: str | tuple[float, ...] | None = option(
+        None,
+        "one a class, or a text file of them, or `balanced`: each class counts the same over the training set's "
+        "pixels; the loss is the weighted mean",
+        CLASS_WEIGHTS,
+        paper="none",
+        shown="none",
+    )
+    hard_pixels: float = option(
+        1.0,
+        "loss-based bootstrapping: the mean over only this part of the pixels, the hardest",
+        SHARE,
+        unit="a fraction",
+        paper="1",
+    )
+
+
+@dataclass(frozen=True)
+class Recipe(Options):
+    """How a model is trained: schedule, momentum SGD, weight decay, batch norm."""
+
+    title = "recipe"
+
+    steps: int = option(30_000, "training steps", POSITIVE_INT, paper="30,000 in each stage")
+    batch_size: int = option(16, "images a step", POSITIVE_INT, paper="16")
+    accumulate: int = option(
+        1,
+        "a step's images are computed in so many parts, one after the other: the memory of one part, and the gradient "
+        "of the whole, but for batch norm's statistics (see --freeze-bn) and the choice of --hard-pixels",
+        POSITIVE_INT,
+    )
+    learning_rate: float = option(0.007, "base rate", NONNEGATIVE, paper="0.007, in the second stage 0.001")
+    power: float = option(0.9, "of the poly schedule, (1 - step/steps)^power", NONNEGATIVE, paper="0.9")
+    warmup_steps: int = option(0, "the rate rises in a line over the first steps", NONNEGATIVE_INT, paper="0")
+    momentum: float = option(0.9, "TensorFlow 1's", number(0, 1, below=True), paper="0.9")
+    weight_decay: float = option(
+        1e-4,
+        "L2 on convolution kernels: half the sum of squares joins the loss, as TensorFlow 1 and the paper have it",
+        NONNEGATIVE,
+        paper="0.0001",
+    )
+    clip_norm: float | None = option(
+        None, "gradients are scaled down to this norm, over all of them at once", POSITIVE, paper="none", shown="none"
+    )
+    bn_decay: float | None = option(
+        None,
+        "decay of batch norm's moving statistics",
+        number(0, 1, below=True),
+        paper="0.9997",
+        shown="0.9997 at 30,000 steps, for fewer what forgets as much",
+    )
+    seed: int = option(0, "same seed, same losses", NONNEGATIVE_INT)
+    precision: str = option(
+        "float32",
+        "of the computation; statistics, softmax and loss stay float32",
+        TEXT,
+        choices=("float32", "bfloat16"),
+    )
+
+
+@dataclass(frozen=True)
+class Learning(Options):
+    """Which variables learn, and how fast."""
+
+    title = "what learns"
+
+    train: str = option("all", "everything, or only what was not restored", TEXT, choices=("all", "new"))
+    freeze: tuple[str, ...] = option((), "these scopes stay as they are, batch norm statistics included", SCOPES)
+    train_only: tuple[str, ...] = option((), "only these scopes learn", SCOPES)
+    freeze_bn: str | None = option(
+        None,
+        "batch norm keeps its moving statistics (and gamma and beta, unless only `statistics` is asked for)",
+        TEXT,
+        paper="all in the second stage",
+        shown="none",
+        choices=("all", "statistics"),
+        bare="all",
+    )
+    restored_lr: float = option(1.0, "factor on the learning rate of what was restored", NONNEGATIVE)
+
+
+@dataclass(frozen=True)
+class Run(Options):
+    """Where a run is kept and what is written when."""
+
+    title = "run"
+
+    run_dir: str = option("runs/seg", "where all of the run goes; it resumes", TEXT, takes="DIR", free=True)
+    dry_run: bool = option(False, "stop after the report, before anything is written", free=True)
+    log_every: int = option(20, "steps between two rows of the log", POSITIVE_INT)
+    save_every: int = option(500, "steps between two checkpoints", POSITIVE_INT)
+    eval_every: int = option(1000, "steps between two evaluations", POSITIVE_INT)
+    histograms: bool = option(False, "TensorBoard: weights' histograms and gradient norms by scope too", free=True)
+    keep: int = option(2, "how many last checkpoints stay", POSITIVE_INT, free=True)
+    workers: int = option(2, "threads that read images", whole(1, 1024), free=True)
+
+
+@dataclass(frozen=True)
+class Devices(Options):
+    """The devices, and hosts, that share each batch."""
+
+    title = "devices; batch size and learning rate mean the same at any number of them"
+
+    devices: int = option(
+        1,
+        "GPUs of this machine, and of each host, that share each batch; without any, so many parts of the CPU, to try "
+        "things out",
+        POSITIVE_INT,
+        free=True,
+    )
+    hosts: tuple[str, ...] | None = option(
+        None,
+        "machines that share each batch under KERAS_BACKEND=jax, the same on all of them; the first coordinates, and "
+        "writes --run-dir, which all must see",
+        HOSTS,
+        shown="KERAS_DISTRIBUTION_JOB_ADDRESSES",
+        free=True,
+    )
+    host: int | None = option(
+        None,
+        "which of the --hosts this is, from 0",
+        NONNEGATIVE_INT,
+        shown="KERAS_DISTRIBUTION_PROCESS_ID",
+        free=True,
+    )
+
+
+@dataclass(frozen=True)
+class Reading(Options):
+    """How a data set is read for evaluation."""
+
+    title = "reading"
+
+    batch_size: int = option(1, "images of one size that are predicted at once", POSITIVE_INT)
+    workers: int = option(2, "threads that read images", whole(1, 1024))
+
+
+@dataclass(frozen=True)
+class ScoreFiles(Options):
+    """The files that an evaluation of one or several models writes."""
+
+    title = "scores, of one or several models"
+
+    json: str | None = option(None, "all scores and the confusion matrix; of several models a list", TEXT, takes="FILE")
+    csv: str | None = option(None, "a row a class and a mean, a column a model; fractions", TEXT, takes="FILE")
+    trimap: str | None = option(
+        None, "draw the mIoU within 1 … 40 pixels of boundaries; numbers go to --json", TEXT, takes="FILE.png"
+    )
+
+
+@dataclass(frozen=True)
+class PredictionFiles(Options):
+    """The pictures and predictions that an evaluation of one model writes."""
+
+    title = "pictures and predictions, of one model"
+
+    sheet: str | None = option(None, "draw some images, their truth and predictions", TEXT, takes="FILE.png")
+    sheet_images: int = option(6, "how many", POSITIVE_INT)
+    worst: str | None = option(None, "list and draw the images of lowest mIoU", TEXT, takes="FILE.png")
+    worst_images: int = option(8, "how many", POSITIVE_INT)
+    confusion: str | None = option(None, "draw the confusion matrix", TEXT, takes="FILE.png")
+    save_pred: str | None = option(None, "write each prediction into this folder as a palette PNG", TEXT, takes="DIR")
+    voc_submission: str | None = option(
+        None, "write the archive that the VOC evaluation server takes", TEXT, takes="FILE.tar.gz"
+    )
+    competition: str = option(
+        "comp6",
+        "its folder: comp5 is for models trained on VOC's own data alone, comp6 for others, such as those pre-trained "
+        "on ImageNet",
+        TEXT,
+        choices=("comp5", "comp6"),
+    )
+
+
+@dataclass(frozen=True)
+class Verification(Options):
+    """How an old graph and this project's model are compared."""
+
+    title = "what is compared, and how"
+
+    ckpt: str | None = option(None, "weights of this project's model", TEXT, shown="those of OLD")
+    old_ckpt: str | None = option(
+        None, "variables of OLD's graph", TEXT, takes="CKPT", shown="beside the .meta, else --ckpt"
+    )
+    input: str | None = option(
+        None, "tensor of OLD to feed the picture to", TEXT, takes="NAME", shown="its placeholder"
+    )
+    feed: dict[str, float] = option({}, "value of another placeholder of OLD", FEEDS, repeated=True)
+    scope: dict[str, str] = option(
+        {},
+        "the old scope OLD is the model's scope NEW, e.g. slim_resnet=resnet_v2_50",
+        RENAMES,
+        repeated=True,
+        also=("--rename",),
+    )
+    tolerance: float = option(1e-4, "of the largest magnitude", NONNEGATIVE)
+    size: int | None = option(None, "the picture is resized to N x N", POSITIVE_INT, shown="as OLD wants, else not")
+    output_stride: int | None = option(
+        None, "of the model", POSITIVE_INT, shown="as OLD has it", choices=(4, 8, 16, 32)
+    )
+    multi_grid: tuple[int, ...] | None = option(None, "dilations of block4's units in a DeepLab", INTS, shown="1,2,4")
+    features: str | None = option(
+        None, "what a DeepLab's head is fed", TEXT, shown="postnorm", choices=("postnorm", "block4")
+    )
+    json: str | None = option(None, "write all of it to this file too", TEXT, takes="FILE")
+
+
+def segmentation_defaults(stage2: bool = False) -> dict[str, Options]:
+    """{argument of `train_segmentation`: its options where none are given}: the paper's recipe, or its second stage."""
+    return {
+        "restore": Restore(),
+        "architecture": Architecture(output_stride=8 if stage2 else 16),
+        "images": SegmentationImages(),
+        "loss": SegmentationLoss(),
+        "recipe": Recipe(learning_rate=0.001) if stage2 else Recipe(),
+        "learning": Learning(freeze_bn="all") if stage2 else Learning(),
+        "run": Run(run_dir="runs/seg-stage2") if stage2 else Run(),
+        "devices": Devices(),
+    }
+
+
+def classification_defaults() -> dict[str, Options]:
+    """{argument of `train_classifier`: its options where none are given}."""
+    return {
+        "restore": Restore(),
+        "images": ClassificationImages(),
+        "recipe": Recipe(steps=300, batch_size=32, learning_rate=0.01, weight_decay=5e-4),
+        "learning": Learning(),
+        "run": Run(run_dir="runs/cls"),
+        "devices": Devices(),
+    }

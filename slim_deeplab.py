@@ -1,0 +1,268 @@
+"""The door for Python: what the programs do, in a notebook.
+
+    import slim_deeplab
+
+    m = slim_deeplab.load("deeplabv3_mnv2_pascal_trainval.ckpt")    # a checkpoint, .tar.gz, directory, run or export
+    m.predict("photo.jpg")                                          # a notebook shows the overlay and its legend
+    print(m.evaluate("VOC2012", image_set="val"))                   # the table of `eval_seg.py`
+    run = slim_deeplab.fine_tune("resnet_v2_50.ckpt", "VOC2012", recipe=slim_deeplab.Recipe(steps=3000))
+
+Options are groups (`engine.options`): `Opening(output_stride=8)`, `Looks(flip=True)`, `Recipe(steps=3000)`.
+"""
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.options import (
+    Architecture,
+    Devices,
+    Learning,
+    Looks,
+    Opening,
+    PredictionFiles,
+    Reading,
+    Recipe,
+    Restore,
+    Run,
+    ScoreFiles,
+    SegmentationImages,
+    SegmentationLoss,
+)
+from errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+    from engine.run_directory import RunDirectory
+    from inference.measuring import Measured, Predictor
+    from models.identify import Identity
+    from models.weight_init import Report
+
+__all__ = [
+    "Architecture",
+    "Devices",
+    "Learning",
+    "Looks",
+    "Model",
+    "Opening",
+    "Prediction",
+    "PredictionFiles",
+    "Reading",
+    "Recipe",
+    "Restore",
+    "Run",
+    "ScoreFiles",
+    "SegmentationImages",
+    "SegmentationLoss",
+    "UserError",
+    "fine_tune",
+    "load",
+]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A picture, and what a model says of it. A notebook shows the overlay with its legend.
+
+    Attributes:
+        picture: uint8 RGB (H, W, 3). labels: uint8 (H, W), class indices. class_names: of the model.
+    """
+
+    picture: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    _predictor: "Predictor" = field(repr=False)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """float32 (H, W, classes); computed when it is first asked for."""
+        return self._predictor.probabilities(self.picture)
+
+    def overlay(self, legend: bool = True) -> np.ndarray:
+        """uint8 RGB: the picture with the classes' colours over it, and below it their legend."""
+        from engine import pictures
+
+        if legend:
+            return pictures.overlay_with_legend(self.picture, self.labels, self.class_names)
+        return pictures.overlay(self.picture, self.labels)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the overlay with its legend as a PNG, whole or not at all; → where."""
+        from data.images import write_whole
+
+        write_whole(Path(path), self._repr_png_())
+        return Path(path)
+
+    def save_labels(self, path: str | Path) -> Path:
+        """Writes the labels as a palette PNG, as VOC's masks are; → where."""
+        from data.voc import write_mask
+
+        write_mask(Path(path), self.labels)
+        return Path(path)
+
+    def _repr_png_(self) -> bytes:
+        from engine.pictures import png
+
+        return png(self.overlay())
+
+    def __repr__(self) -> str:
+        found, counts = np.unique(self.labels, return_counts=True)
+        order = np.argsort(-counts)
+        shares = ", ".join(f"{self.class_names[found[i]]} {100 * counts[i] / self.labels.size:.1f} %" for i in order)
+        height, width = self.labels.shape
+        return f"Prediction({width}x{height}: {shares})"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A segmentation model that `load` opened.
+
+    Attributes:
+        path: what it was opened from.
+        network: the Keras model, images (N, H, W, 3) preprocessed as `network.preprocessing` says → logits; None for
+            an export, as are `report`, `identity` and `config`.
+        report: what was loaded. identity: what the checkpoint's names tell. config: how the network was built.
+        assumed: {setting: value}: what the names cannot tell, and was taken by default.
+        class_names: background first.
+    """
+
+    path: str
+    class_names: tuple[str, ...]
+    network: "keras.Model | None"
+    report: "Report | None"
+    identity: "Identity | None"
+    config: dict[str, Any] | None
+    assumed: dict[str, Any]
+    how: Opening
+    looks: Looks
+    _predictor: "Predictor" = field(repr=False)
+
+    def predict(self, picture: str | Path | np.ndarray) -> Prediction:
+        """Labels a picture: a file, or uint8 RGB (H, W, 3), of any size.
+
+        Raises:
+            UserError: a file that is no image, or an array of another kind.
+        """
+        from data.images import read_image
+
+        image = picture if isinstance(picture, np.ndarray) else read_image(picture)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"a picture must be uint8 RGB (H, W, 3). Received: {image.dtype} {image.shape}")
+        return Prediction(image, self._predictor.labels(image), self.class_names, self._predictor)
+
+    def evaluate(
+        self,
+        data: str | Path,
+        image_set: str = "val",
+        *,
+        reading: Reading = Reading(),
+        scores: ScoreFiles = ScoreFiles(),
+        pictures: PredictionFiles = PredictionFiles(),
+    ) -> "Measured":
+        """Scores the model on an image set in the VOC layout, as `eval_seg.py` does; prints as its table.
+
+        Raises:
+            UserError: data that cannot be read, or of other classes.
+        """
+        from data.voc import VOCSegmentation
+        from inference import measuring
+
+        dataset = VOCSegmentation(data, image_set)
+        measuring.check_classes(self.path, self._predictor, dataset)
+        name = Path(self.path).name
+        opened = measuring.OpenedModel(name, self.path, self._predictor, self.config, self.how, self.looks)
+        return measuring.measure(opened, dataset, reading, scores, pictures)
+
+
+def load(ckpt: str | os.PathLike, how: Opening = Opening(), looks: Looks = Looks()) -> Model:
+    """Opens a segmentation model for prediction and evaluation.
+
+    Args:
+        ckpt: what `--ckpt` takes: a checkpoint, `.tar.gz`, directory, run, or export.
+        how: what is otherwise than the run, else the checkpoint's names, tell.
+        looks: how often an image is looked at.
+
+    Raises:
+        UserError: nothing there that can be opened, or not all of it; or an option that an export cannot heed.
+    """
+    from engine.startup import import_keras
+    from inference.prediction import refuse_checkpoint_options
+    from inference.runtimes import open_export
+
+    path = os.fspath(ckpt)
+    export = open_export(path)
+    if export is not None:
+        refuse_checkpoint_options(path, how, looks)
+        return Model(path, tuple(export.class_names), None, None, None, None, {}, how, looks, export)
+    import_keras()
+    from inference.opening import open_segmenter
+
+    opened = open_segmenter(path, how)
+    return Model(
+        path,
+        opened.class_names,
+        opened.model,
+        opened.report,
+        opened.identity,
+        opened.config,
+        opened.assumed,
+        how,
+        looks,
+        opened.predictor(looks),
+    )
+
+
+def fine_tune(
+    ckpt: str | os.PathLike | None,
+    data: str | os.PathLike,
+    *,
+    model: str | None = None,
+    stage2: bool = False,
+    restore: Restore | None = None,
+    architecture: Architecture | None = None,
+    images: SegmentationImages | None = None,
+    loss: SegmentationLoss | None = None,
+    recipe: Recipe | None = None,
+    learning: Learning | None = None,
+    run: Run | None = None,
+    devices: Devices | None = None,
+) -> "RunDirectory | None":
+    """Fine-tunes DeepLab v3 from a checkpoint, as `train_seg.py` does; the same call goes on with a run.
+
+    Args:
+        ckpt: what `--ckpt` takes; None trains from scratch.
+        data: folder in the VOC layout.
+        model: the backbone, e.g. "resnet_v2_50"; None is told from the checkpoint.
+        stage2: the paper's second stage.
+        restore … devices: groups of options; None is the paper's (`engine.options.segmentation_defaults`).
+
+    Returns:
+        the run, which `load` takes; None after a dry run.
+
+    Raises:
+        UserError: what a user can mend, before anything is written or with what was written whole.
+    """
+    from engine.startup import import_keras
+
+    import_keras()
+    from training.segmentation import train_segmentation
+
+    return train_segmentation(
+        None if ckpt is None else os.fspath(ckpt),
+        os.fspath(data),
+        stage2=stage2,
+        restore=restore,
+        architecture=architecture,
+        images=images,
+        loss=loss,
+        recipe=recipe,
+        learning=learning,
+        run=run,
+        devices=devices,
+        model=model,
+    )

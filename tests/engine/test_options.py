@@ -1,0 +1,162 @@
+"""Options: checked wherever they come from, the same from flags and from Python, and held once."""
+
+import argparse
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import command_line
+from engine import options
+from engine.kinds import OptionError, changed, described_options, flag, free_options, recorded
+from engine.options import (
+    Learning,
+    Looks,
+    Opening,
+    Recipe,
+    Restore,
+    Run,
+    classification_defaults,
+    segmentation_defaults,
+)
+from errors import UserError
+
+GROUPS = [
+    group
+    for group in vars(options).values()
+    if isinstance(group, type) and issubclass(group, options.Options) and group is not options.Options
+]
+
+
+def parsed(group, *flags):
+    parser = command_line.ProgramParser()
+    command_line.add_options(parser, group)
+    return command_line.chosen(parser.parse_args(flags), type(group))
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_no_flags_are_the_defaults(group):
+    assert parsed(group()) == group()
+    assert changed(group()) == []
+
+
+@pytest.mark.parametrize("defaults", [segmentation_defaults(), segmentation_defaults(True), classification_defaults()])
+def test_no_two_groups_of_a_training_share_a_name(defaults):
+    names = [name for group in defaults.values() for name in described_options(group)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_every_option_is_typed_explained_and_kept(group):
+    for field in dataclasses.fields(group):
+        described = field.metadata["option"]
+        assert field.type is not None and described.meaning and not described.meaning.endswith(".")
+        assert (described.kind is None) == (field.default is True or field.default is False)
+    assert json.loads(json.dumps(recorded(group())))  # what config.json holds
+
+
+@pytest.mark.parametrize(
+    ("group", "flags", "expected"),
+    [
+        (Recipe(), ["--steps", "5", "--learning-rate", "1e-3"], Recipe(steps=5, learning_rate=0.001)),
+        (Recipe(), ["--clip-norm", "2"], Recipe(clip_norm=2.0)),
+        (Restore(), ["--rename", "a=b,c/=d", "--rename", "e="], Restore(rename={"a": "b", "c": "d", "e": ""})),
+        (Restore(), ["--exclude", "a/, b,"], Restore(exclude=("a", "b"))),
+        (Learning(), ["--freeze-bn"], Learning(freeze_bn="all")),
+        (Learning(), ["--freeze-bn", "statistics"], Learning(freeze_bn="statistics")),
+        (Looks(), ["--multi-scale", "--flip"], Looks(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)),
+        (Looks(), ["--scales", "0.5,1"], Looks(scales=(0.5, 1.0))),
+        (options.SegmentationImages(), ["--no-flip"], options.SegmentationImages(flip=False)),
+        (Opening(), ["--multi-grid", "1,2"], Opening(multi_grid=(1, 2))),
+        (options.Devices(), ["--hosts", "a:1,b:2"], options.Devices(hosts=("a:1", "b:2"))),
+        (options.Verification(), ["--feed", "a:0=0.5"], options.Verification(feed={"a:0": 0.5})),
+    ],
+)
+def test_flags_and_python_say_the_same(group, flags, expected):
+    assert parsed(group, *flags) == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        (Recipe, "steps", 0),
+        (Recipe, "steps", None),
+        (Recipe, "steps", 1.5),
+        (Recipe, "steps", True),
+        (Recipe, "momentum", 2),
+        (Recipe, "learning_rate", float("nan")),
+        (Recipe, "learning_rate", float("inf")),
+        (Recipe, "precision", "float16"),
+        (Run, "run_dir", ""),
+        (Run, "workers", 100_000),
+        (Run, "dry_run", "yes"),
+        (Opening, "output_stride", 7),
+        (Looks, "scales", ()),
+        (Looks, "scales", 1.0),
+        (options.Devices, "hosts", ("nowhere",)),
+        (options.SegmentationImages, "scale_range", (2, 1)),
+    ],
+)
+def test_what_an_option_does_not_take_is_said(group, name, value):
+    with pytest.raises(OptionError, match=rf"^{name} must .*Received: "):
+        group(**{name: value})
+
+
+NUMERIC = sorted(
+    {
+        flag(name)
+        for group in GROUPS
+        for name, described in described_options(group).items()
+        if described.kind is not None and described.kind.takes in ("N", "X") and not described.choices
+    }
+)
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "-inf", "1e400", "", "one", "99999999999999999999999"])
+@pytest.mark.parametrize("numeric", NUMERIC)
+def test_no_numeric_flag_takes_what_is_no_number_of_its_kind(numeric, text):
+    name = numeric[2:].replace("-", "_")
+    group = next(group for group in GROUPS if name in described_options(group))
+    unbounded = described_options(group)[name].kind.takes == "X"
+    if text == "99999999999999999999999" and unbounded and name not in ("momentum", "bn_decay", "hard_pixels"):
+        assert getattr(parsed(group(), numeric, text), name) == 1e23  # a large number is a number
+        return
+    with pytest.raises(UserError, match=numeric):
+        parsed(group(), f"{numeric}={text}")
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text):
+    for group in (Recipe, Restore, Looks, Opening, options.Verification, options.Devices):
+        for described in described_options(group).values():
+            if described.kind is not None:
+                try:
+                    described.kind.from_text(text)
+                except OptionError as error:
+                    assert str(error).startswith("must")
+
+
+def test_a_renamed_scope_that_is_named_twice_is_refused():
+    with pytest.raises(UserError, match="'a' twice"):
+        parsed(Restore(), "--rename", "a=b", "--rename", "a=c")
+    with pytest.raises(UserError, match="'a' twice"):
+        parsed(Restore(), "--rename", "a=b,a=c")
+
+
+def test_what_may_differ_when_a_run_is_continued():
+    assert free_options(Run(), options.Devices(), Recipe(), options.SegmentationImages()) == {
+        *("run_dir", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache")
+    }
+
+
+def test_help_says_meaning_unit_paper_and_default():
+    parser = argparse.ArgumentParser()
+    command_line.add_options(parser, options.SegmentationImages())
+    text = " ".join(parser.format_help().split())
+    assert "side of the squares that are trained on, pixels; the paper's: 513 [513]" in text
+
+
+def test_a_changed_option_is_named():
+    assert changed(Opening(output_stride=8), Looks(flip=True)) == ["output_stride", "flip"]

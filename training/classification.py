@@ -1,0 +1,147 @@
+"""The training of a classifier on folders of images, by itself or as three experiments: what `train_cls.py` does."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from data.image_folder import ImageFolder
+from data.pipeline import evaluation_batches, training_batches
+from data.transforms import random_resized_crop_flip, resize_center_crop
+from engine.options import ClassificationImages, Devices, Learning, Recipe, Restore, Run, classification_defaults
+from engine.run_directory import RunDirectory
+from inference import opening
+from inference.evaluation import ClassifierValidator, classified_sheet
+from training.comparison import write_comparison
+from training.recipe import classification_loss
+from training.run import Task, Training, run_training
+
+
+def read_folders(data: str | Path, strict: bool = False) -> tuple[ImageFolder, ImageFolder]:
+    """The data sets DATA/train and DATA/val, with the same classes; says which files were left out."""
+    train_set = ImageFolder(data, "train", strict=strict)
+    val_set = ImageFolder(data, "val", strict=strict, class_names=train_set.class_names)
+    for path, reason in train_set.skipped + val_set.skipped:
+        print(f"skipped: {path}: {reason}", flush=True)
+    return train_set, val_set
+
+
+def train_classifier(
+    ckpt: str | Path | None,
+    data: str | Path,
+    *,
+    restore: Restore | None = None,
+    images: ClassificationImages | None = None,
+    recipe: Recipe | None = None,
+    learning: Learning | None = None,
+    run: Run | None = None,
+    devices: Devices | None = None,
+    model: str | None = None,
+    compare: bool = False,
+) -> RunDirectory | None:
+    """Fine-tunes a classifier from a checkpoint; a run directory that was left unfinished is continued.
+
+    Args:
+        ckpt: what `--ckpt` takes; None trains from scratch.
+        data: folder with train/CLASS and val/CLASS.
+        restore … devices: groups of options; None is `classification_defaults()`'s.
+        model: the backbone, e.g. "resnet_v2_50"; None is told from the checkpoint.
+        compare: three runs under one budget in sub-folders of the run directory (everything learns, only what is new,
+            from scratch), and a table and a plot of their validation curves.
+
+    Returns:
+        the RunDirectory; None after a dry run, or three runs.
+    """
+    given = (restore, images, recipe, learning, run, devices)
+    restore, images, recipe, learning, run, devices = (
+        default if group is None else group
+        for group, default in zip(given, classification_defaults().values(), strict=True)
+    )
+    sets = read_folders(data, images.strict_data)
+    asked = Training(
+        None if ckpt is None else str(ckpt),
+        restore,
+        recipe,
+        learning,
+        run,
+        devices,
+        others=(images,),
+        named={"data": str(data), "model": model, "compare": compare},
+    )
+    if not compare:
+        return _train(asked, images, *sets)
+    _compare(asked, images, *sets)
+    return None
+
+
+def _train(
+    asked: Training, images: ClassificationImages, train_set: ImageFolder, val_set: ImageFolder
+) -> RunDirectory | None:
+    recipe, workers = asked.recipe, asked.run.workers
+
+    def batches(model: keras.Model, start_step: int, stop_step: int, shard: tuple[int, int]) -> Any:
+        return training_batches(
+            train_set,
+            lambda image, label, rng: (random_resized_crop_flip(image, rng, images.image_size), np.int32(label)),
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            start_step=start_step,
+            stop_step=stop_step,
+            workers=workers,
+            shard=shard,
+            preprocess=model.preprocessing,
+        )
+
+    def for_validation(image: np.ndarray, label: int) -> tuple[np.ndarray, np.int32]:
+        return resize_center_crop(image, images.image_size), np.int32(label)
+
+    def validator(model: keras.Model, distribution: Any) -> Callable:
+        val_batches = evaluation_batches(
+            val_set,
+            for_validation,
+            batch_size=recipe.batch_size,
+            workers=workers,
+            preprocess=model.preprocessing,
+        )
+        return ClassifierValidator(model, val_batches)
+
+    def configure(checkpoint: str | None) -> dict[str, Any]:
+        name = asked.named["model"]
+        backbone, depth_multiplier, _ = opening.resolve_backbone(name, checkpoint, asked.restore.rename)
+        return {"backbone": backbone, "num_classes": train_set.num_classes, "depth_multiplier": depth_multiplier}
+
+    task = Task(
+        class_names=train_set.class_names,
+        configure=configure,
+        build=opening.build_classifier,
+        batches=batches,
+        validator=validator,
+        score_names=("val_accuracy", "val_loss"),
+        loss=classification_loss(),
+        metrics=("accuracy",),
+        pictures=lambda model: lambda: classified_sheet(model, val_set, val_set.class_names, for_validation),
+    )
+    return run_training(asked, task)
+
+
+def _compare(asked: Training, images: ClassificationImages, train_set: ImageFolder, val_set: ImageFolder) -> None:
+    backbone, _, _ = opening.resolve_backbone(asked.named["model"], asked.ckpt, asked.restore.rename)
+    everything, only_new = (dataclasses.replace(asked.learning, train=train) for train in ("all", "new"))
+    experiments: dict[str, dict[str, Any]] = {
+        "all": {"learning": everything},
+        "new": {"learning": only_new},
+        "scratch": {"learning": everything, "ckpt": None, "restore": Restore()},
+    }
+    runs = {}
+    for name, changes in experiments.items():
+        print(f"== {name}", flush=True)
+        place = dataclasses.replace(asked.run, run_dir=str(Path(asked.run.run_dir) / name))
+        named = {**asked.named, "model": backbone}
+        experiment = dataclasses.replace(asked, run=place, named=named, **changes)
+        runs[name] = _train(experiment, images, train_set, val_set)
+        keras.utils.clear_session()
+    if not asked.run.dry_run:
+        print(write_comparison(asked.run.run_dir, runs, "val_accuracy"))
