@@ -1,17 +1,20 @@
 """What the scripts' command lines share: argument types, and errors that are said instead of traced back."""
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
 from collections import defaultdict
+from pathlib import Path
 
+from engine.startup import quiet_tensorflow
 from errors import UserError
 
 
 def run(main):
     """Calls `main()` and exits with what it returns; a user's mistake is printed and exits with code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes; its errors stay
+    quiet_tensorflow()
     try:
         code = main()
         sys.stdout.flush()
@@ -33,6 +36,12 @@ def run(main):
         sys.stderr.flush()
         os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one
     sys.exit(code)
+
+
+def console() -> None:
+    """What a console name starts (pyproject.toml): the program of that name, slim-train-seg is train_seg.py."""
+    name = Path(sys.argv[0]).stem.removeprefix("slim-").replace("-", "_")
+    run(importlib.import_module(name).main)
 
 
 def _is_one_of_several():
