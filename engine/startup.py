@@ -19,6 +19,7 @@ _NOTES = re.compile(
     rb"|WARNING: All log messages before absl::InitializeLog"
     rb"|To enable the following instructions: "  # goes on from the note that the binary is optimized for this CPU
     rb"|.*(Unable to register cu\w+ factory|computation placer already registered|TF-TRT Warning: Could not find)"
+    rb"|INFO: Created TensorFlow Lite \w+ delegate"
     rb"|.*failed call to cuInit: .*\(303\)"  # there is no CUDA driver; a driver that fails has other numbers
 )
 
@@ -46,7 +47,7 @@ def import_keras() -> ModuleType:
 
 def quiet_tensorflow() -> None:
     """From here on the first import of TensorFlow, wherever it happens, drops the notes on its start and on finding
-    the devices; all else that is written to the standard error meanwhile arrives there (`_notes_dropped`).
+    the devices; all else that is written to the standard error meanwhile arrives there (`notes_dropped`).
     """
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _QuietFinder) for finder in sys.meta_path):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its later notes; its errors stay
@@ -66,7 +67,7 @@ class _QuietFinder:
         load = spec.loader.exec_module
 
         def load_quietly(module: ModuleType) -> None:
-            with _notes_dropped():
+            with notes_dropped():
                 load(module)
                 module.config.list_physical_devices()  # what is said of them is said at the first look
 
@@ -75,7 +76,7 @@ class _QuietFinder:
 
 
 @contextlib.contextmanager
-def _notes_dropped() -> Iterator[None]:
+def notes_dropped() -> Iterator[None]:
     """Within it, what is written to file descriptor 2, by C++ too, goes line by line through a process that drops
     `_NOTES` and writes all else where it would have gone.
 
@@ -107,7 +108,7 @@ def _notes_dropped() -> Iterator[None]:
 
 
 def _pass_on() -> None:
-    """What the process of `_notes_dropped` does: from standard input to standard output, less the notes."""
+    """What the process of `notes_dropped` does: from standard input to standard output, less the notes."""
     for line in sys.stdin.buffer:
         if not _NOTES.match(line):
             sys.stdout.buffer.write(line)
