@@ -2,12 +2,11 @@
 
 import contextlib
 import gc
-import importlib.util
 import os
 import re
 import sys
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -55,18 +54,16 @@ def quiet_tensorflow() -> None:
 
 
 class _QuietFinder:
-    """Among the finders of modules, finds TensorFlow once, as the others would, and makes its import quiet."""
+    """Stands before the finders of modules until TensorFlow is imported, and has that done quietly."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != "tensorflow":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        spec = PathFinder.find_spec(name) if name == "tensorflow" else None
         if spec is None or spec.loader is None:
-            return spec
+            return None  # the next finder is asked
         load = spec.loader.exec_module
 
         def load_quietly(module: ModuleType) -> None:
+            sys.meta_path.remove(self)
             with notes_dropped():
                 load(module)
                 module.config.list_physical_devices()  # what is said of them is said at the first look

@@ -84,6 +84,12 @@ def test_notes_are_dropped_and_every_other_line_arrives_in_order(with_tensorflow
     assert stderr.splitlines() == [*KEPT, "", "4", "5", "6"]
 
 
+def test_a_look_whether_tensorflow_is_there_changes_nothing(with_tensorflow):
+    look = "import importlib.util, sys\nassert importlib.util.find_spec('tensorflow')\n"
+    after = "\nassert not any('QuietFinder' in repr(finder) for finder in sys.meta_path)"
+    assert with_tensorflow(written(NOTES), look + "import tensorflow" + after) == (0, "")
+
+
 def test_a_line_without_an_end_arrives(with_tensorflow):
     assert with_tensorflow("os.write(2, b'no end')") == (0, "no end")
 
