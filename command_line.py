@@ -1,13 +1,16 @@
 """What the programs' command lines share: flags made from groups of options, errors that are said, not traced back."""
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from engine.kinds import Kind, Option, OptionError, Options, described_options, flag
+from engine.startup import quiet_tensorflow
 from errors import UserError
 
 Group = TypeVar("Group", bound=Options)
@@ -15,7 +18,7 @@ Group = TypeVar("Group", bound=Options)
 
 def run(main: Callable[[], int | None]) -> None:
     """Calls `main()` and exits with what it returns; a user's mistake is printed and exits with code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes; its errors stay
+    quiet_tensorflow()
     try:
         code = main()
         sys.stdout.flush()
@@ -37,6 +40,12 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stderr.flush()
         os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one
     sys.exit(code)
+
+
+def console() -> None:
+    """What a console name starts (pyproject.toml): the program of that name, slim-train-seg is train_seg.py."""
+    name = Path(sys.argv[0]).stem.removeprefix("slim-").replace("-", "_")
+    run(importlib.import_module(name).main)
 
 
 def _is_one_of_several() -> bool:

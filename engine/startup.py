@@ -1,20 +1,37 @@
-"""What a program that gives one result and ends should not spend its time on."""
+"""What a program that gives one result and ends should not spend its time, or its reader's, on."""
 
+import contextlib
 import gc
+import os
+import re
 import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 # Keras imports these wherever they are installed, for galleries of pictures and for wrappers that nobody here uses.
 _UNNEEDED = ("matplotlib", "sklearn")
+# What TensorFlow says of itself on every start, whatever the level of its log: notes of level I, and these.
+_NOTES = re.compile(
+    rb"I\d{4} \d\d:\d\d:|[\d-]+ [\d:.]+: I (tensorflow|external)/"
+    rb"|WARNING: All log messages before absl::InitializeLog"
+    rb"|To enable the following instructions: "  # goes on from the note that the binary is optimized for this CPU
+    rb"|.*(Unable to register cu\w+ factory|computation placer already registered|TF-TRT Warning: Could not find)"
+    rb"|INFO: Created TensorFlow Lite \w+ delegate"
+    rb"|.*failed call to cuInit: .*\(303\)"  # there is no CUDA driver; a driver that fails has other numbers
+)
 
 
-def import_keras():
+def import_keras() -> ModuleType:
     """→ Keras, imported in half the time: as if matplotlib and scikit-learn were not installed, and without the
     garbage collector, which would look for garbage among a million objects that stay, and again when the program ends.
 
-    The two packages can be imported afterwards as ever.
+    The two packages can be imported afterwards as ever. TensorFlow comes without its notes (`quiet_tensorflow`).
     """
+    quiet_tensorflow()
     hidden = [name for name in _UNNEEDED if name not in sys.modules and "keras" not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None there makes an import fail
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None there makes an import fail
     gc.disable()
     try:
         import keras
@@ -25,3 +42,75 @@ def import_keras():
         gc.enable()
         for name in hidden:
             del sys.modules[name]
+
+
+def quiet_tensorflow() -> None:
+    """From here on the first import of TensorFlow, wherever it happens, drops the notes on its start and on finding
+    the devices; all else that is written to the standard error meanwhile arrives there (`notes_dropped`).
+    """
+    if "tensorflow" not in sys.modules and not any(isinstance(finder, _QuietFinder) for finder in sys.meta_path):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its later notes; its errors stay
+        sys.meta_path.insert(0, _QuietFinder())
+
+
+class _QuietFinder:
+    """Stands before the finders of modules until TensorFlow is imported, and has that done quietly."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name) if name == "tensorflow" else None
+        if spec is None or spec.loader is None:
+            return None  # the next finder is asked
+        load = spec.loader.exec_module
+
+        def load_quietly(module: ModuleType) -> None:
+            sys.meta_path.remove(self)
+            with notes_dropped():
+                load(module)
+                module.config.list_physical_devices()  # what is said of them is said at the first look
+
+        spec.loader.exec_module = load_quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextlib.contextmanager
+def notes_dropped() -> Iterator[None]:
+    """Within it, what is written to file descriptor 2, by C++ too, goes line by line through a process that drops
+    `_NOTES` and writes all else where it would have gone.
+
+    A process, and not a thread or a file to read afterwards: it outlives this one, so that the last words of a crash
+    arrive too. It ends with its last writer; a child of this process that goes on writing keeps it.
+    """
+    import subprocess
+
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    command = [sys.executable, "-I", "-S", __file__]
+    # in a session of its own, so that Ctrl-C, which ends this process, lets it pass on what is said of that
+    notes_filter = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, start_new_session=True)
+    assert notes_filter.stdin is not None
+    os.dup2(notes_filter.stdin.fileno(), 2)
+    notes_filter.stdin.close()
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            notes_filter.wait(timeout=1)
+
+
+def _pass_on() -> None:
+    """What the process of `notes_dropped` does: from standard input to standard output, less the notes."""
+    for line in sys.stdin.buffer:
+        if not _NOTES.match(line):
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _pass_on()

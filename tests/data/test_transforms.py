@@ -65,7 +65,8 @@ def test_image_and_mask_stay_aligned(scale):
     out, mask = random_scale_crop_flip(image, columns, Scripted(scale, (0, 0), False), 64, MEAN)
     inside = mask != 255
     offset = out[..., 0][inside] / 8 - mask[inside]
-    assert abs(offset.mean()) < 0.1  # OpenCV's plain nearest neighbour is off by a quarter of a pixel and more
+    # OpenCV's plain nearest neighbour is off by a quarter of a pixel and more; a tie goes up or down by its version
+    assert abs(offset.mean()) < 0.15
     assert np.abs(offset).max() <= 0.625  # half a pixel, and the rounding of the image's values
 
 
