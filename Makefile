@@ -10,8 +10,8 @@ DEMO ?= demo
 # Draw shapes, pre-train a small ResNet to tell them apart, fine-tune DeepLab v3 from its checkpoint, measure, look.
 # Run again, it goes on where it stopped.
 demo: $(VENV)/run.stamp
-	$(BIN)/python -m data.sample $(DEMO)/shapes --kind folder --train 96 --val 16
-	$(BIN)/python -m data.sample $(DEMO)/voc --train 96 --val 24
+	$(BIN)/python prepare_data.py sample --out $(DEMO)/shapes --kind folder --train 96 --val 16
+	$(BIN)/python prepare_data.py sample --out $(DEMO)/voc --train 96 --val 24
 	$(BIN)/python train_cls.py --ckpt none --model resnet_v2_18 --data $(DEMO)/shapes --image-size 64 \
 		--steps 240 --learning-rate 0.02 --eval-every 120 --save-every 120 --run-dir $(DEMO)/pretrained
 	$(BIN)/python train_seg.py --ckpt $(DEMO)/pretrained --data $(DEMO)/voc --crop-size 97 --eval-size 129 \

@@ -1,14 +1,11 @@
 """report.html: a run on one page that opens offline, built from the files of its run directory.
 
-python -m training.report RUN_DIR     builds it anew
-
 Beside what every run keeps (config.json, coverage.json, log.csv) it shows, where they are there,
 
 scores.json       the last evaluation with its confusion matrix, as `eval_seg.py --json` writes it
 predictions.png   a sheet of predictions, as `eval_seg.py --sheet` draws it
 """
 
-import argparse
 import base64
 import io
 import json
@@ -23,10 +20,9 @@ from string import Template
 
 import numpy as np
 
-import command_line as cli
 from data.images import read_image, write_whole
 from engine.pictures import png
-from engine.run_directory import RunDirectory, RunError, read_config
+from engine.run_directory import RunError
 from inference.metrics import SCORES, class_iou, scores_by_class
 
 NAME = "report.html"
@@ -321,14 +317,3 @@ def _median_rate(log):
 
 def _clock(seconds):
     return str(timedelta(seconds=round(seconds)))
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", help="the run whose report.html is built")
-    folder = parser.parse_args(argv).run_dir
-    print(write_report(RunDirectory(folder, read_config(folder)["arguments"])))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -13,7 +13,8 @@ import pytest
 
 from engine.run_directory import RunDirectory, RunError
 from models.weight_init import BOOKKEEPING, LOADED, MISSING, Entry, Report
-from training.report import main, write_report
+from report_run import main
+from training.report import write_report
 
 SECTIONS = ["Configuration", "Initialization", "Curves", "Classes", "Confusion matrix", "Predictions", "Speed"]
 CLASSES = ["background", "cat & dog", "<script>alert(1)</script>", "never seen"]
@@ -265,7 +266,7 @@ def test_page_is_no_wider_than_the_window(chromium, tmp_path, width):
 
 
 def test_command_says_a_mistake_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "training.report", str(tmp_path / "none")]
+    command = [sys.executable, "report_run.py", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
