@@ -5,12 +5,15 @@ python prepare_data.py sample --out demo/shapes --kind folder    the same shapes
 """
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 import command_line as cli
 from errors import UserError
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line as a namespace."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title="what is made", metavar="COMMAND", required=True)
     sample = commands.add_parser("sample", help="a small data set of drawn shapes", description=draw_sample.__doc__)
@@ -19,7 +22,7 @@ def parse_arguments(argv=None):
     sample.add_argument(
         "--kind", choices=("voc", "folder"), default="voc", help="VOC's layout, or one folder a class [%(default)s]"
     )
-    counts = {"type": cli.positive_int, "metavar": "N"}
+    counts: dict[str, Any] = {"type": cli.positive_int, "metavar": "N"}
     sample.add_argument(
         "--train", **counts, default=48, help="training images; for folder, of each class [%(default)s]"
     )
@@ -30,7 +33,8 @@ def parse_arguments(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes what the command names; UserError where it cannot be written."""
     args = parse_arguments(argv)
     try:
         args.make(args)
@@ -38,7 +42,7 @@ def main(argv=None):
         raise UserError(f"--out {args.out}: cannot be written ({error.strerror})") from error
 
 
-def draw_sample(args):
+def draw_sample(args: argparse.Namespace) -> None:
     """Draws discs, squares, triangles and stars, of which only the form tells the classes apart."""
     from data.sample import draw_image_folder, draw_voc
 

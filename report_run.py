@@ -7,17 +7,20 @@ Training writes the report by itself. Built again, it shows what was measured si
 """
 
 import argparse
+from collections.abc import Sequence
 
 import command_line as cli
 
 
-def parse_arguments(argv=None):
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line as a namespace."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", metavar="RUN", help="the run whose report.html is built")
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Builds the report and prints where it lies."""
     folder = parse_arguments(argv).run_dir
 
     from engine.run_directory import RunDirectory, read_config

@@ -157,7 +157,7 @@ class VOCSegmentation:
         return [image for image, _ in self._files]
 
     def masks(self) -> Iterator[np.ndarray]:
-        """Yields every mask, uint8 (H, W), in the order of the image set, without reading the images."""
+        """Yields every mask that there is, uint8 (H, W), in the order of the image set, without reading the images."""
         for path in (mask for _, mask in self._files if mask is not None):
             yield read_mask(path, self.num_classes)
 

@@ -1,5 +1,6 @@
 """report.html: what a run did on one page, which asks nothing of the network, in a real browser too."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -189,6 +190,20 @@ def test_damaged_file_is_named(tmp_path, name, text, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         write_report(run)
     assert not (run.path / "report.html").exists()
+
+
+def test_whatever_a_runs_files_hold_is_text_on_the_page(tmp_path):
+    hostile = "<i title='&\">"
+    run = a_run(tmp_path / "run", 2, report=initialization(), scores=(hostile,), classes=[hostile, "b"])
+    coverage = json.loads((run.path / "coverage.json").read_text())
+    coverage |= {"checkpoint": hostile, "model": hostile, "guide": hostile}
+    coverage["backbone"] |= {"loaded": hostile, "variables": hostile}
+    coverage["entries"][0] |= {"variable": hostile, "reason": hostile}
+    (run.path / "coverage.json").write_text(json.dumps(coverage))
+    write_report(run, matrix=np.eye(2, dtype=int))
+    page = write_report(run).read_text()
+    assert page.count("&lt;i title=") > 12
+    assert "<i " not in page
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path):
