@@ -16,8 +16,8 @@ QUICK := tests/data tests/engine tests/models/test_checkpoint.py tests/models/te
 # Draw shapes, pre-train a small ResNet to tell them apart, fine-tune DeepLab v3 from its checkpoint, measure, look.
 # Run again, it goes on where it stopped.
 demo: $(VENV)/run.stamp
-	$(BIN)/python -m data.sample $(DEMO)/shapes --kind folder --train 400 --val 24
-	$(BIN)/python -m data.sample $(DEMO)/voc --train 400 --val 48
+	$(BIN)/python prepare_data.py sample --out $(DEMO)/shapes --kind folder --train 400 --val 24
+	$(BIN)/python prepare_data.py sample --out $(DEMO)/voc --train 400 --val 48
 	$(BIN)/python train_cls.py --ckpt none --model resnet_v2_18 --data $(DEMO)/shapes --image-size 64 \
 		--steps 240 --learning-rate 0.02 --eval-every 120 --save-every 120 --run-dir $(DEMO)/pretrained
 	$(BIN)/python train_seg.py --ckpt $(DEMO)/pretrained --data $(DEMO)/voc --crop-size 97 --eval-size 129 \

@@ -1,6 +1,9 @@
 """A classification data set as folders: one folder a class."""
 
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from data.images import DataError, image_format, read_image
 
@@ -29,7 +32,9 @@ class ImageFolder:
             `strict` anything that would be skipped; `dataset[i]` for a broken file.
     """
 
-    def __init__(self, root, split, strict=False, class_names=None):
+    def __init__(
+        self, root: str | Path, split: str, strict: bool = False, class_names: Iterable[str] | None = None
+    ) -> None:
         self.root, self.split = Path(root), split
         folder = self.root / split
         if not folder.is_dir():
@@ -39,26 +44,27 @@ class ImageFolder:
             raise DataError(f"{folder}: holds no class folders. Images belong in ROOT/{split}/CLASS/.")
         self.class_names = tuple(entry.name for entry in folders) if class_names is None else tuple(class_names)
         self.num_classes = len(self.class_names)
-        self.samples, self.skipped = [], []
+        self.samples: list[tuple[Path, int]] = []
+        self.skipped: list[tuple[Path, str]] = []
         for entry in folders:
             self._add_class(entry)
         if strict and self.skipped:
             found = "\n".join(f"  {path}: {reason}" for path, reason in self.skipped)
             raise DataError(f"{folder}: {len(self.skipped)} files are not supported images:\n{found}")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns (image, label): uint8 (H, W, 3) RGB and an int."""
         path, label = self.samples[index]
         return read_image(path), label
 
-    def files(self, index):
+    def files(self, index: int) -> list[Path]:
         """The files that `dataset[index]` reads."""
         return [self.samples[index][0]]
 
-    def _add_class(self, folder):
+    def _add_class(self, folder: Path) -> None:
         if folder.name not in self.class_names:
             raise DataError(f"{folder}: {folder.name!r} is none of the classes {', '.join(self.class_names)}.")
         label = self.class_names.index(folder.name)
@@ -73,11 +79,11 @@ class ImageFolder:
             raise DataError(f"{folder}: holds no JPEG or PNG image.")
 
 
-def _visible(folder):
+def _visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def _why_not(path):
+def _why_not(path: Path) -> str | None:
     """Says why `path` is no image to train on, or None where it is one."""
     if not path.is_file():
         return "a folder within a class folder"

@@ -3,6 +3,7 @@
 import os
 import threading
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +31,7 @@ _MAGIC = {
 }
 
 
-def image_format(path):
+def image_format(path: str | Path) -> str | None:
     """Tells the format of the file `path` from its first bytes, whatever its name: "JPEG", "PNG", "GIF" … or None."""
     try:
         with open(path, "rb") as file:
@@ -40,7 +41,7 @@ def image_format(path):
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def image_size(path):
+def image_size(path: str | Path) -> tuple[int, int]:
     """Reads an image's (height, width) in pixels from its header alone. Raises DataError as `read_image`."""
     try:
         with Image.open(path) as file:
@@ -49,7 +50,7 @@ def image_size(path):
         raise DataError(f"{path}: cannot be read as an image: {error}. Replace or remove it.") from error
 
 
-def read_image(path):
+def read_image(path: str | Path) -> np.ndarray:
     """Reads an image file, with its orientation tag ignored so that it fits its mask.
 
     Returns:
@@ -67,7 +68,7 @@ def read_image(path):
     return image
 
 
-def read_indices(path):
+def read_indices(path: str | Path) -> np.ndarray:
     """Reads a picture of indices: what an 8-bit palette's colours are numbered by, or the values of 8-bit grey.
 
     Returns:
@@ -96,7 +97,7 @@ def read_indices(path):
     return indices
 
 
-def _content(path):
+def _content(path: str | Path) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:  # each call into the system lets other threads in between
             return file.read()
@@ -104,7 +105,7 @@ def _content(path):
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _decoded(content, flags):
+def _decoded(content: bytes, flags: int) -> np.ndarray | None:
     """What OpenCV makes of an image file's bytes; None where it cannot."""
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -112,7 +113,7 @@ def _decoded(content, flags):
         return None
 
 
-def _palette_png_as_grey(content):
+def _palette_png_as_grey(content: bytes) -> bytes | None:
     """The bytes of an 8-bit palette PNG as those of a grey one, whose values are the indices; None for another file.
 
     OpenCV reads no indices, but decodes grey in less time than Pillow, and without keeping other threads from Python.
@@ -132,7 +133,7 @@ def _palette_png_as_grey(content):
     return content[:12] + header + zlib.crc32(header).to_bytes(4) + content[at:]
 
 
-def _jpeg_is_whole(content):
+def _jpeg_is_whole(content: bytes) -> bool:
     """Says whether a JPEG's scan is ended by its marker. Without one, some decoders return a half-grey picture."""
     at = 2
     # Skip the headers segment by segment: a thumbnail inside one has an end marker of its own.
@@ -143,7 +144,7 @@ def _jpeg_is_whole(content):
 
 
 @contextmanager
-def beside(path):
+def beside(path: str | Path) -> Iterator[Path]:
     """Gives a path to write to, beside `path` and with its suffix, that becomes `path` when all went well.
 
     So nobody ever sees half a file. The folder is made where there is none.
@@ -158,7 +159,7 @@ def beside(path):
         partial.unlink(missing_ok=True)
 
 
-def write_whole(path, content):
+def write_whole(path: str | Path, content: bytes) -> None:
     """Writes the bytes `content` as the file `path`, whole or not at all."""
     with beside(path) as partial:
         partial.write_bytes(content)

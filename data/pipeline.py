@@ -6,20 +6,23 @@ else. So a run that was stopped and resumed sees what an unbroken one sees, with
 
 import contextlib
 import functools
-import hashlib
-import io
 import itertools
 import math
-import os
 import re
 import threading
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
-from data.images import DataError, write_whole
+from data.cache import cached  # noqa: F401 - train_seg.py has it from here
+from data.datasets import Dataset, Sample
+from data.images import DataError
+
+Transform = Callable[[np.ndarray, Any], Sample]
+RandomTransform = Callable[[np.ndarray, Any, np.random.Generator], Sample]
+Preprocess = Callable[[tf.Tensor], tf.Tensor]
 
 # What a random stream is for; spawn keys keep the streams of one seed apart.
 _ORDER, _AUGMENTATION = 0, 1
@@ -27,121 +30,34 @@ _PREFETCHED_BATCHES = 2
 _ALIGNMENT = 64  # bytes; the most that Eigen, TensorFlow's array library, asks for
 
 
-def sample_index(position, length, seed):
+def sample_index(position: int, length: int, seed: int) -> int:
     """Says which of `length` samples stands at `position`: each epoch is a permutation of its own."""
     epoch, place = divmod(position, length)
     return int(_permutation(length, seed, epoch)[place])
 
 
-def augmentation_rng(position, seed):
+def augmentation_rng(position: int, seed: int) -> np.random.Generator:
     """Returns the numpy.random.Generator that augments the sample at `position`."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_AUGMENTATION, position)))
 
 
 @functools.lru_cache(maxsize=4)  # workers straddle the border between two epochs
-def _permutation(length, seed, epoch):
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ORDER, epoch))).permutation(length)
 
 
-def cached(dataset, where):
-    """Wraps `dataset` so that what it decodes is kept: `where` is "none", "memory" or a folder.
-
-    A decoded sample takes 4 bytes a pixel, 0.75 MB at VOC's sizes: 7.9 GB for trainaug's 10,582.
-    """
-    if where == "none":
-        return dataset
-    return Cached(dataset) if where == "memory" else CachedOnDisk(dataset, where)
-
-
-class Cached:
-    """Keeps in memory what `dataset[i]` read once, where that fits. Its arrays are read-only, as they are shared."""
-
-    def __init__(self, dataset):
-        self._dataset, self._kept = dataset, {}
-
-    def __len__(self):
-        return len(self._dataset)
-
-    def __getitem__(self, index):
-        if index not in self._kept:
-            sample = self._dataset[index]
-            for part in sample:
-                if isinstance(part, np.ndarray):
-                    part.flags.writeable = False
-            self._kept[index] = sample
-        return self._kept[index]
-
-    def __getattr__(self, name):
-        if name.startswith("_"):  # else copying or unpickling, which ask before __init__ has run, would never end
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
-
-
-class CachedOnDisk(Cached):
-    """Keeps in a folder what `dataset[i]` read once, one file a sample, which later runs and other processes read too.
-
-    A file's name stands for the sample's source files with their sizes and times of change, the number of classes and
-    the decoder: where any of these changes, the sample is read anew. What is then out of use stays in the folder.
-
-    Args:
-        dataset: whose `files(i)` are the paths that its `dataset[i]` reads.
-        folder: is made where there is none.
-
-    Raises:
-        DataError: `dataset[i]` where the folder cannot be written to, or whatever reading the source raises.
-    """
-
-    def __init__(self, dataset, folder):
-        super().__init__(dataset)
-        self._folder = Path(folder)
-
-    def __getitem__(self, index):
-        path = self._folder / f"{self._key(index)}.npy"
-        try:
-            return _read_arrays(path)
-        except (OSError, ValueError):  # there is none yet, or it is damaged
-            sample = self._dataset[index]
-        try:
-            write_whole(path, _arrays_as_bytes(sample))
-        except OSError as error:
-            raise DataError(f"{path}: cannot cache a sample there: {error.strerror}. Choose another folder.") from error
-        return sample
-
-    def _key(self, index):
-        sources = [(os.path.abspath(path), *_size_and_time(path)) for path in self._dataset.files(index)]
-        return hashlib.sha256(repr((sources, self._dataset.num_classes, cv2.__version__)).encode()).hexdigest()[:32]
-
-
-def _size_and_time(path):
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None, None  # reading it will say what is wrong
-    return found.st_size, found.st_mtime_ns
-
-
-def _arrays_as_bytes(sample):
-    content = io.BytesIO()
-    for part in sample:
-        np.save(content, part)
-    return content.getvalue()
-
-
-def _read_arrays(path):
-    """(image, target), as they were written one after the other; not mapped: a whole read takes less than page faults.
-
-    Raises OSError or ValueError for no file and for half a file.
-    """
-    with open(path, "rb") as file:
-        try:
-            return np.load(file), np.load(file)[()]  # [()] makes a number of a number's array
-        except EOFError as error:
-            raise ValueError(f"{path}: ends early") from error
-
-
 def training_batches(
-    dataset, transform, *, batch_size, seed, start_step, stop_step, workers=2, shard=(0, 1), preprocess=None
-):
+    dataset: Dataset,
+    transform: RandomTransform,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    stop_step: int,
+    workers: int = 2,
+    shard: tuple[int, int] = (0, 1),
+    preprocess: Preprocess | None = None,
+) -> tf.data.Dataset:
     """The shuffled, augmented batches of steps start_step … stop_step - 1, without end of epoch.
 
     Args:
@@ -175,7 +91,7 @@ def training_batches(
         raise DataError(f"The seed must be 0 or more. Received: {seed}.")
     local_size = batch_size // parts
 
-    def sample(count):
+    def sample(count: int) -> Sample:
         step, place = divmod(count, local_size)
         position = (start_step + step) * batch_size + part * local_size + place
         image, target = dataset[sample_index(position, len(dataset), seed)]
@@ -184,7 +100,14 @@ def training_batches(
     return _batches(sample, (stop_step - start_step) * local_size, local_size, workers, preprocess)
 
 
-def evaluation_batches(dataset, transform, *, batch_size, workers=2, preprocess=None):
+def evaluation_batches(
+    dataset: Dataset,
+    transform: Transform,
+    *,
+    batch_size: int,
+    workers: int = 2,
+    preprocess: Preprocess | None = None,
+) -> tf.data.Dataset:
     """The whole data set in its own order, once; the last batch is smaller where the batch size does not divide it.
 
     Args:
@@ -201,7 +124,7 @@ def evaluation_batches(dataset, transform, *, batch_size, workers=2, preprocess=
     return _batches(lambda index: transform(*dataset[index]), len(dataset), batch_size, workers, preprocess)
 
 
-def _check(dataset, batch_size, workers):
+def _check(dataset: Dataset, batch_size: int, workers: int) -> None:
     if len(dataset) < 1:
         raise DataError("The data set is empty.")
     if batch_size < 1:
@@ -210,7 +133,9 @@ def _check(dataset, batch_size, workers):
         raise DataError(f"There must be at least 1 data worker. Received: {workers}.")
 
 
-def _batches(sample, count, batch_size, workers, preprocess):
+def _batches(
+    sample: Callable[[int], Sample], count: int, batch_size: int, workers: int, preprocess: Preprocess | None
+) -> tf.data.Dataset:
     """Batches sample(0) … sample(count - 1). The first is made here and now, for its shapes and its errors.
 
     A worker makes a whole batch and writes every sample where it belongs: the images are copied once, not once into a
@@ -261,7 +186,7 @@ def _batches(sample, count, batch_size, workers, preprocess):
     return batches.prefetch(_PREFETCHED_BATCHES).with_options(_options(workers))
 
 
-def _aligned(shape, dtype):
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An empty array that TensorFlow takes as it is: where memory starts off its alignment, it copies it."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
@@ -269,7 +194,7 @@ def _aligned(shape, dtype):
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def _options(workers):
+def _options(workers: int) -> tf.data.Options:
     options = tf.data.Options()
     options.threading.private_threadpool_size = 2 * workers + 1  # the batches begun, and what is done behind them
     options.autotune.enabled = False
@@ -281,12 +206,12 @@ def _options(workers):
 # TensorFlow turns a worker's exception into an error of its own, of which only the text survives. So the worker keeps
 # the exception and puts a ticket into that text, for which `original_errors` hands it out again.
 _tickets = itertools.count(1)
-_kept_errors = {}
+_kept_errors: dict[int, Exception] = {}
 _KEPT_ERRORS = 64
 _TICKET = re.compile(r"original error #(\d+)#")
 
 
-def _remembering(function):
+def _remembering(function: Callable) -> Callable:
     @functools.wraps(function)
     def wrapper(*arguments):
         try:
@@ -301,7 +226,7 @@ def _remembering(function):
 
 
 @contextlib.contextmanager
-def original_errors():
+def original_errors() -> Iterator[None]:
     """Within it, what went wrong in a worker is raised as itself, such as the DataError of a broken file.
 
     Put it round whatever iterates the batches: `with original_errors(): model.fit(batches)`. Every other error passes.

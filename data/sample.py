@@ -1,16 +1,11 @@
 """Draws small data sets of textured shapes: what the demo and the tests train on.
 
-    python -m data.sample ROOT                 a segmentation data set in VOC's layout
-    python -m data.sample ROOT --kind folder   the same shapes for classification, one folder a class
-
 Colour and texture are random for every object, so only the form tells the classes apart; objects are bright and grounds
 dark, so that a small network learns it in a minute or two. Each image depends on the seed and its own number alone:
 drawing again gives the same bytes, drawing more keeps what was there.
 """
 
-import argparse
 import math
-import sys
 from pathlib import Path
 
 import cv2
@@ -29,7 +24,7 @@ _TEXTURE = 60  # how far the two colours of a texture may be apart, in each chan
 _TRAIN, _VAL, _EXTRA, _FOLDER = range(4)  # the first word of an image's random stream
 
 
-def draw_voc(root, train=48, val=16, seed=0):
+def draw_voc(root: str | Path, train: int = 48, val: int = 16, seed: int = 0) -> None:
     """Draws a segmentation data set in VOC's layout, with 1 to 3 objects an image.
 
     As in VOC, `trainaug` is `train` and half as many images again, whose masks are in SegmentationClassAug only and
@@ -61,7 +56,7 @@ def draw_voc(root, train=48, val=16, seed=0):
         write_whole(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def draw_image_folder(root, train=48, val=16, seed=0):
+def draw_image_folder(root: str | Path, train: int = 48, val: int = 16, seed: int = 0) -> None:
     """Draws a classification data set, `root/{train,val}/CLASS/`, with one object an image.
 
     Args:
@@ -82,12 +77,14 @@ def draw_image_folder(root, train=48, val=16, seed=0):
                 _write_jpeg(root / split / name / f"{name}_{number:05d}.jpg", image)
 
 
-def _check(train, val, seed):
+def _check(train: int, val: int, seed: int) -> None:
     if min(train, val) < 1 or seed < 0:
         raise DataError(f"Draw 1 image or more a set, with a seed of 0 or more. Received: {train}, {val}, seed {seed}.")
 
 
-def _scene(rng, objects, label=None, border=True):
+def _scene(
+    rng: np.random.Generator, objects: int, label: int | None = None, border: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws one image and its mask: uint8 (H, W, 3) RGB, uint8 (H, W). `label` fixes the class of the objects."""
     height, width = rng.integers(_SIDES[0], _SIDES[1] + 1, 2).tolist()
     image = _texture(rng, height, width, _colours(rng, *_GROUND))
@@ -105,9 +102,9 @@ def _scene(rng, objects, label=None, border=True):
     return cv2.GaussianBlur(image, (3, 3), 0), mask
 
 
-def _places(rng, height, width, count):
+def _places(rng: np.random.Generator, height: int, width: int, count: int) -> list[tuple[float, float, float]]:
     """Finds places for `count` shapes, or as many of them as fit: [(x, y, radius)], apart and inside the image."""
-    places = []
+    places: list[tuple[float, float, float]] = []
     for _ in range(30 * count):
         radius = rng.uniform(*_RADII)
         x, y = rng.uniform(radius + 1, width - radius - 1), rng.uniform(radius + 1, height - radius - 1)
@@ -118,7 +115,7 @@ def _places(rng, height, width, count):
     return places
 
 
-def _outline(rng, shape, x, y, radius):
+def _outline(rng: np.random.Generator, shape: str, x: float, y: float, radius: float) -> np.ndarray:
     """Returns a shape's corners, int32 (n, 2) as (x, y), turned by a random angle."""
     corners = {"disc": 48, "square": 4, "triangle": 3, "star": 10}[shape]
     angles = rng.uniform(0, 2 * math.pi) + np.arange(corners) * (2 * math.pi / corners)
@@ -130,13 +127,13 @@ def _outline(rng, shape, x, y, radius):
     return np.round(np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], axis=1)).astype(np.int32)
 
 
-def _colours(rng, darkest, brightest):
+def _colours(rng: np.random.Generator, darkest: float, brightest: float) -> np.ndarray:
     """Draws a texture's two RGB colours, float (2, 3), within these bounds and not far from each other."""
     first = rng.uniform(darkest, brightest, 3)
     return np.stack([first, np.clip(first + rng.uniform(-_TEXTURE, _TEXTURE, 3), darkest, brightest)])
 
 
-def _texture(rng, height, width, colours):
+def _texture(rng: np.random.Generator, height: int, width: int, colours: np.ndarray) -> np.ndarray:
     """Mixes two colours over the plane by stripes, checks, a gradient or cloudy noise: uint8 (height, width, 3)."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     angle, period = rng.uniform(0, math.pi), rng.uniform(6, 16)
@@ -156,27 +153,5 @@ def _texture(rng, height, width, colours):
     return np.clip(plane, 0, 255).astype(np.uint8)
 
 
-def _write_jpeg(path, image):
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
     write_whole(path, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m data.sample", description="Draw a small data set of shapes.")
-    parser.add_argument("root", metavar="ROOT", help="the folder to draw into")
-    parser.add_argument("--kind", choices=("voc", "folder"), default="voc", help="VOC's layout, or one folder a class")
-    parser.add_argument("--train", type=int, default=48, metavar="N", help="training images; for folder, of each class")
-    parser.add_argument("--val", type=int, default=16, metavar="N", help="validation images; for folder, of each class")
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
-    options = parser.parse_args(arguments)
-    draw = draw_voc if options.kind == "voc" else draw_image_folder
-    try:
-        draw(options.root, options.train, options.val, options.seed)
-    except (DataError, OSError) as error:
-        print(f"data.sample: {error}", file=sys.stderr)
-        return 2
-    print(f"Drew {options.train} training and {options.val} validation images under {options.root}.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,6 +6,7 @@ resizing the whole image first.
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -17,7 +18,16 @@ from data.voc import IGNORE_LABEL
 cv2.setNumThreads(1)
 
 
-def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_range=(0.5, 2.0), flip=True):
+def random_scale_crop_flip(
+    image: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    crop_size: int,
+    mean_pixel: Sequence[float],
+    *,
+    scale_range: tuple[float, float] = (0.5, 2.0),
+    flip: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
     """Scales by a random factor, crops a random window of `crop_size`, flips every other one left to right.
 
     Where the scaled image is smaller than the crop it sits at the top left (before the flip), on the mean pixel.
@@ -56,7 +66,9 @@ def random_scale_crop_flip(image, mask, rng, crop_size, mean_pixel, *, scale_ran
     return image, mask
 
 
-def _resized_on_canvas(picture, size, side, colour, interpolation):
+def _resized_on_canvas(
+    picture: np.ndarray, size: tuple[int, int], side: int, colour: int | Sequence[int], interpolation: int
+) -> np.ndarray:
     """`picture`, resized to `size` (width, height), at the top left of a square of that side and colour.
 
     It is made in place: of a fresh array, the clearing of its memory by the system costs as much as the resizing.
@@ -74,7 +86,9 @@ def _resized_on_canvas(picture, size, side, colour, interpolation):
     return canvas
 
 
-def pad_to(image, mask, height, width, mean_pixel):
+def pad_to(
+    image: np.ndarray, mask: np.ndarray | None, height: int, width: int, mean_pixel: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Pads at the bottom and the right, the image with the mean pixel and the mask with 255.
 
     Args:
@@ -105,7 +119,13 @@ def pad_to(image, mask, height, width, mean_pixel):
     return image, mask
 
 
-def random_resized_crop_flip(image, rng, size, area=(0.35, 1.0), ratio=(3 / 4, 4 / 3)):
+def random_resized_crop_flip(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    area: tuple[float, float] = (0.35, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
     """Crops a random window of random area and shape, resizes it to a square, flips every other one left to right.
 
     Args:
@@ -135,7 +155,7 @@ def random_resized_crop_flip(image, rng, size, area=(0.35, 1.0), ratio=(3 / 4, 4
     return cv2.flip(image, 1) if rng.random() < 0.5 else image
 
 
-def resize_center_crop(image, size, fraction=0.875):
+def resize_center_crop(image: np.ndarray, size: int, fraction: float = 0.875) -> np.ndarray:
     """Resizes to a square the central square whose side is `fraction` of the image's shorter side.
 
     Args:
@@ -156,17 +176,17 @@ def resize_center_crop(image, size, fraction=0.875):
     return _resize_to_square(image[top : top + side, left : left + side], size)
 
 
-def _resize_to_square(image, size):
+def _resize_to_square(image: np.ndarray, size: int) -> np.ndarray:
     shrinks = min(image.shape[:2]) >= size  # averaging areas is only defined for shrinking both ways
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _check_size(name, size):
+def _check_size(name: str, size: int) -> None:
     if size < 1:
         raise DataError(f"The {name} must be at least 1 pixel. Received: {size}.")
 
 
-def _check_range(name, bounds, highest=math.inf):
+def _check_range(name: str, bounds: tuple[float, float], highest: float = math.inf) -> None:
     low, high = bounds
     if not 0 < low <= high <= highest or not math.isfinite(high):
         limit = "" if highest == math.inf else f" <= {highest}"

@@ -1,6 +1,7 @@
 """The PASCAL VOC folder: image sets, palette masks, colours."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,12 @@ VOC_CLASSES = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def names_of(num_classes):
+def names_of(num_classes: int) -> tuple[str, ...]:
     """The names of classes that nobody has named: VOC's where there are as many."""
     return VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {label}" for label in range(num_classes))
 
 
-def palette(n=256):
+def palette(n: int = 256) -> np.ndarray:
     """The VOC colour map: bits 0, 3, 6 … of a label are the high bits of red, 1, 4, 7 … of green, 2, 5 … of blue.
 
     Returns:
@@ -55,12 +56,12 @@ def palette(n=256):
     return colours.astype(np.uint8)
 
 
-def colorize(mask):
+def colorize(mask: np.ndarray) -> np.ndarray:
     """Paints a mask of class indices, uint8 (H, W), in the VOC colours: uint8 (H, W, 3), RGB."""
     return palette()[mask]
 
 
-def read_mask(path, num_classes, image_size=None):
+def read_mask(path: str | Path, num_classes: int, image_size: tuple[int, ...] | None = None) -> np.ndarray:
     """Reads a mask of class indices: an 8-bit palette or single-channel image.
 
     Args:
@@ -90,7 +91,7 @@ def read_mask(path, num_classes, image_size=None):
     return mask
 
 
-def write_mask(path, mask):
+def write_mask(path: str | Path, mask: np.ndarray) -> None:
     """Writes a mask of class indices, uint8 (H, W), as a palette PNG in the VOC colours; whole or not at all."""
     mask = np.asarray(mask)
     if mask.dtype != np.uint8 or mask.ndim != 2:
@@ -98,7 +99,7 @@ def write_mask(path, mask):
     write_whole(path, mask_png(mask))
 
 
-def mask_png(mask):
+def mask_png(mask: np.ndarray) -> bytes:
     """The bytes of a palette PNG in the VOC colours that holds the class indices uint8 (H, W)."""
     picture = Image.fromarray(mask)
     picture.putpalette(palette().tobytes())
@@ -129,7 +130,7 @@ class VOCSegmentation:
             broken file.
     """
 
-    def __init__(self, root, image_set, masks=True):
+    def __init__(self, root: str | Path, image_set: str, masks: bool = True) -> None:
         self.root, self.image_set = Path(root), image_set
         lines = self._read_image_set()
         self.names = [name for _, name in lines]
@@ -137,30 +138,30 @@ class VOCSegmentation:
         self.num_classes = len(self.class_names)
         self._files = self._find_files(lines, masks)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index):
-        """Returns (image, mask): uint8 (H, W, 3) RGB and uint8 (H, W)."""
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns (image, mask): uint8 (H, W, 3) RGB and uint8 (H, W), or None without `masks`."""
         image_path, mask_path = self._files[index]
         image = read_image(image_path)
-        return image, mask_path and read_mask(mask_path, self.num_classes, image.shape[:2])
+        return image, None if mask_path is None else read_mask(mask_path, self.num_classes, image.shape[:2])
 
-    def files(self, index):
+    def files(self, index: int) -> list[Path]:
         """The files that `dataset[index]` reads."""
         return [file for file in self._files[index] if file]
 
     @property
-    def image_paths(self):
+    def image_paths(self) -> list[Path]:
         """The image files, in the order of the image set."""
         return [image for image, _ in self._files]
 
-    def masks(self):
-        """Yields every mask, uint8 (H, W), in the order of the image set, without reading the images."""
-        for _, path in self._files:
+    def masks(self) -> Iterator[np.ndarray]:
+        """Yields every mask that there is, uint8 (H, W), in the order of the image set, without reading the images."""
+        for path in (mask for _, mask in self._files if mask is not None):
             yield read_mask(path, self.num_classes)
 
-    def _read_image_set(self):
+    def _read_image_set(self) -> list[tuple[int, str]]:
         """Returns the image set's [(line number, name)]."""
         folder = self.root / "ImageSets" / "Segmentation"
         for wanted in (self.root, folder, self.root / "JPEGImages"):
@@ -175,11 +176,11 @@ class VOCSegmentation:
             raise DataError(f"{path}: this image set is empty.")
         return lines
 
-    def _read_class_names(self):
+    def _read_class_names(self) -> tuple[str, ...]:
         path = self.root / "ImageSets" / "Segmentation" / "classes.txt"
         return read_class_names(path) if path.is_file() else VOC_CLASSES
 
-    def _find_files(self, lines, with_masks):
+    def _find_files(self, lines: list[tuple[int, str]], with_masks: bool) -> list[tuple[Path, Path | None]]:
         """Returns [(image path, mask path or None)].
 
         Each folder is listed once: asking for every file is slow on a network.
@@ -207,7 +208,7 @@ class VOCSegmentation:
         return found
 
 
-def read_class_names(path):
+def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Reads a classes.txt, one class a line and background first → tuple of str. Raises DataError for a bad one."""
     names = [line.strip() for line in _read_lines(path)]
     for number, name in enumerate(names, 1):
@@ -220,7 +221,7 @@ def read_class_names(path):
     return tuple(names)
 
 
-def _read_lines(path):
+def _read_lines(path: str | Path) -> list[str]:
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,13 +1,16 @@
 """Charts of scores, as PNG files: the confusion matrix and the boundary quality."""
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def confusion_picture(matrix, class_names):
+def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
     """A confusion matrix (classes, classes) as a chart → the bytes of a PNG.
 
     A row a true class, in percent of its pixels; a class without pixels has a grey row.
@@ -17,7 +20,7 @@ def confusion_picture(matrix, class_names):
     percent = np.divide(100 * matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0)
     classes = len(class_names)
     cell = min(0.36, 24 / classes)  # inches
-    font = {"fontsize": 22 * cell}
+    font: dict[str, Any] = {"fontsize": 22 * cell}
     figure, axes = _figure(3 + cell * classes, 2.2 + cell * classes)
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     axes.set_facecolor("0.9")
@@ -36,7 +39,7 @@ def confusion_picture(matrix, class_names):
     return _png(figure)
 
 
-def trimap_picture(widths, curves):
+def trimap_picture(widths: Sequence[int], curves: Mapping[str, Sequence[float]]) -> bytes:
     """mIoU over the width of the band around boundaries → the bytes of a PNG.
 
     Args:
@@ -55,14 +58,14 @@ def trimap_picture(widths, curves):
     return _png(figure)
 
 
-def _figure(width, height):
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A Figure of this size in inches with one set of axes; without pyplot, whose state is the whole process's."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
-def _png(figure):
+def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", bbox_inches="tight", pad_inches=0.1)
     return content.getvalue()

@@ -3,7 +3,7 @@
 import keras
 
 
-def use_xla():
+def use_xla() -> bool:
     """Keras' `jit_compile` for this device.
 
     JAX always compiles. Under TensorFlow XLA pays on a GPU; on a CPU it makes a training step four times slower, and
@@ -17,7 +17,7 @@ def use_xla():
     return bool(tf.config.list_physical_devices("GPU")) and not several
 
 
-def set_precision(name, training=True):
+def set_precision(name: str, training: bool = True) -> None:
     """Keras' policy for "float32", or "bfloat16": computations in bfloat16, statistics, softmax and loss in float32.
 
     For training the kernels stay float32 too. For inference they are rounded once, not anew in every call.

@@ -1,5 +1,8 @@
 """Pictures for people: masks over images, and sheets of image, truth and prediction with a legend."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -9,14 +12,14 @@ _LINE = 22  # pixels of height of a line of the legend
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
-def overlay(image, mask, opacity=0.6):
+def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.ndarray:
     """uint8 RGB image (H, W, 3) with the mask's colours over it; background and ignored pixels stay as they are."""
     blended = cv2.addWeighted(image, 1 - opacity, colorize(mask), opacity, 0)
     shown = (mask != 0) & (mask != IGNORE_LABEL)
     return np.where(shown[..., None], blended, image)
 
 
-def overlay_with_legend(image, mask, class_names):
+def overlay_with_legend(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """The overlay, uint8 RGB (H, W, 3), and below it the legend of the classes that it shows.
 
     The picture's top left (H, W) is the overlay, pixel for pixel; where the names need more width than it has, the
@@ -27,7 +30,7 @@ def overlay_with_legend(image, mask, class_names):
     return stacked([overlay(image, mask), legend(shown or [0], class_names, image.shape[1], scale)])
 
 
-def legend(classes, class_names, width, scale=1.0):
+def legend(classes: Iterable[int], class_names: Sequence[str], width: int, scale: float = 1.0) -> np.ndarray:
     """A coloured square and the name of each of `classes`, in as many lines as they take.
 
     Args:
@@ -38,7 +41,7 @@ def legend(classes, class_names, width, scale=1.0):
         uint8 RGB (H, W, 3).
     """
     line_height, square, gap = (round(pixels * scale) for pixels in (_LINE, 14, 8))
-    text = {"fontFace": _FONT, "fontScale": _SIZE * scale, "thickness": max(1, round(scale))}
+    text: dict[str, Any] = {"fontFace": _FONT, "fontScale": _SIZE * scale, "thickness": max(1, round(scale))}
     entries, line, x = [], 0, gap
     for label in classes:
         (text_width, _), _ = cv2.getTextSize(class_names[label], **text)
@@ -52,21 +55,26 @@ def legend(classes, class_names, width, scale=1.0):
     strip = np.full(((line + 1) * line_height + gap // 2, width, 3), 255, np.uint8)
     for label, row, left, _ in entries:
         top = row * line_height + gap // 2 + 1
-        corners = (left, top), (left + square, top + square)
-        cv2.rectangle(strip, *corners, tuple(map(int, palette()[label])), -1)
-        cv2.rectangle(strip, *corners, (90, 90, 90), text["thickness"])
+        corner, opposite = (left, top), (left + square, top + square)
+        cv2.rectangle(strip, corner, opposite, tuple(map(int, palette()[label])), -1)
+        cv2.rectangle(strip, corner, opposite, (90, 90, 90), text["thickness"])
         at = (left + square + gap, top + square - round(2 * scale))
         cv2.putText(strip, class_names[label], at, color=(0, 0, 0), lineType=cv2.LINE_AA, **text)
     return strip
 
 
-def stacked(pictures):
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """uint8 RGB pictures below each other, on white where they are narrower than the widest."""
     width = max(picture.shape[1] for picture in pictures)
     return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures])
 
 
-def sheet(samples, class_names, tile=240, captions=()):
+def sheet(
+    samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    tile: int = 240,
+    captions: Sequence[str] = (),
+) -> np.ndarray:
     """A row a sample: image, truth over it, prediction over it; legend below.
 
     Args:
@@ -77,7 +85,8 @@ def sheet(samples, class_names, tile=240, captions=()):
     Returns:
         uint8 RGB.
     """
-    gap, seen, rows = 6, set(), [_titles(("image", "truth", "prediction"), tile, 6)]
+    seen: set[int] = set()
+    gap, rows = 6, [_titles(("image", "truth", "prediction"), tile, 6)]
     for number, (image, truth, prediction) in enumerate(samples):
         if captions:
             rows.append(_titles(captions[number : number + 1], 3 * tile + 2 * gap, gap))
@@ -95,7 +104,7 @@ def sheet(samples, class_names, tile=240, captions=()):
     return stacked(rows)
 
 
-def captioned(images, captions, columns=4):
+def captioned(images: np.ndarray, captions: Iterable[tuple[str, bool]], columns: int = 4) -> np.ndarray:
     """uint8 RGB (N, H, W, 3) and N (text, whether it is good) → one picture, `columns` images a line."""
     count, height, width = images.shape[:3]
     lines = -(-count // columns)
@@ -108,13 +117,13 @@ def captioned(images, captions, columns=4):
     return picture
 
 
-def _titles(titles, tile, gap):
+def _titles(titles: Sequence[str], tile: int, gap: int) -> np.ndarray:
     strip = np.full((_LINE, len(titles) * (tile + gap), 3), 255, np.uint8)
     for column, title in enumerate(titles):
         cv2.putText(strip, title, (column * (tile + gap) + 2, 15), _FONT, _SIZE, (0, 0, 0), 1, cv2.LINE_AA)
     return strip
 
 
-def png(picture):
+def png(picture: np.ndarray) -> bytes:
     """uint8 RGB → the bytes of a PNG file."""
     return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()

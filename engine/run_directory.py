@@ -14,15 +14,29 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from errors import UserError
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
-from models.weight_init import LOADED, model_guided_init, save_checkpoint
+from models.weight_init import LOADED, Report, model_guided_init, save_checkpoint
+
+if TYPE_CHECKING:
+    from models.layers import Network
 
 
 class RunError(UserError, ValueError):
     """A run directory that cannot be used as asked."""
+
+
+class Optimizer(Protocol):
+    """What a checkpoint keeps of an optimizer (`training.optimizer.Momentum`)."""
+
+    iterations: Any  # the variable that counts its steps
+
+    def slots(self, names: Mapping[str, str], /) -> dict[str, Any]:
+        """{name: momentum variable}, for {path: name} of the model's variables."""
 
 
 class RunDirectory:
@@ -32,7 +46,7 @@ class RunDirectory:
     other arguments (those in `free` may differ).
     """
 
-    def __init__(self, path, arguments, free=()):
+    def __init__(self, path: str | Path, arguments: Mapping[str, Any], free: Iterable[str] = ()) -> None:
         self.path = Path(path)
         self.best = self.path / "best"
         self._config = self.path / "config.json"
@@ -46,9 +60,9 @@ class RunDirectory:
         elif others:
             raise RunError(f"{self.path}: not empty and no run of ours (no config.json); name another --run-dir")
         self.arguments = arguments
-        self._lock = None
+        self._lock: int | None = None
 
-    def open(self):
+    def open(self) -> None:
         """Makes the directory and keeps every other process from training in it, until `close` or the process's end."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -62,13 +76,13 @@ class RunDirectory:
             os.close(lock)
             raise RunError(f"{self.path}: in use by another process that trains there") from error
 
-    def close(self):
+    def close(self) -> None:
         """Lets others train in the directory."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _compare(self, arguments, free):
+    def _compare(self, arguments: Mapping[str, Any], free: Iterable[str]) -> None:
         before = self.config()["arguments"]
         changed = [
             f"{key}: {before.get(key)!r} → {arguments.get(key)!r}"
@@ -81,18 +95,18 @@ class RunDirectory:
                 f"continue it, or name another --run-dir; --ckpt {self.path} starts from its weights."
             )
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """What config.json holds."""
         return read_config(self.path)
 
-    def start(self, model_config, class_names, report=None):
+    def start(self, model_config: Mapping[str, Any], class_names: Iterable[str], report: Report | None = None) -> None:
         """Writes down what the run is, before its first step."""
         if report is not None:
             self.write("coverage.json", report.to_json())
         config = {"arguments": self.arguments, "model": model_config, "classes": list(class_names)}
         self.write("config.json", json.dumps(config, indent=1))
 
-    def restored_names(self):
+    def restored_names(self) -> set[str]:
         """Names of the model's variables that the run's initialization restored, by its coverage.json."""
         path = self.path / "coverage.json"
         if not path.is_file():
@@ -100,7 +114,7 @@ class RunDirectory:
         entries = json.loads(path.read_text())["entries"]
         return {entry["variable"] for entry in entries if entry["status"] == LOADED}
 
-    def write(self, name, text):
+    def write(self, name: str, text: str) -> None:
         """Writes a text file of the run beside and renames it."""
         partial = self.path / f".{name}.partial"
         partial.write_text(text)
@@ -108,11 +122,11 @@ class RunDirectory:
 
     # Checkpoints
 
-    def last_step(self):
+    def last_step(self) -> int:
         """The step of the last checkpoint; 0 without one."""
         return _step(find_prefix(self.path)) if (self.path / "checkpoint").is_file() else 0
 
-    def restore(self, model, optimizer):
+    def restore(self, model: "Network", optimizer: Optimizer) -> int:
         """Puts the last checkpoint into model and optimizer, whole; returns its step."""
         model_guided_init(model, self.path, strict=True)
         with open_checkpoint(self.path) as checkpoint:
@@ -122,16 +136,18 @@ class RunDirectory:
         optimizer.iterations.assign(step)
         return step
 
-    def save(self, model, optimizer, step, keep):
+    def save(self, model: "Network", optimizer: Optimizer, step: int, keep: int) -> None:
         """Saves model.ckpt-<step> with everything a resumed run needs, and drops all but the last `keep`."""
         slots = {"Momentum": optimizer.slots(_names(model))}
         self._save(self.path, keep, model, step, slots)
 
-    def save_best(self, model, step):
+    def save_best(self, model: "Network", step: int) -> None:
         """Saves the model alone as the best so far."""
         self._save(self.best, 1, model, step, None)
 
-    def _save(self, folder, keep, model, step, slots):
+    def _save(
+        self, folder: Path, keep: int, model: "Network", step: int, slots: dict[str, dict[str, Any]] | None
+    ) -> None:
         save_checkpoint(model, folder / f"model.ckpt-{step}", slots=slots, global_step=step)
         steps = sorted({_step(p.with_suffix("")) for p in folder.glob("model.ckpt-*.index")})
         steps = [s for s in steps if s <= step]  # a later one is left of a best that a resumed run has not met again
@@ -144,7 +160,7 @@ class RunDirectory:
 
     # Log
 
-    def log_rows(self):
+    def log_rows(self) -> list[dict[str, str]]:
         """[{column: text}] of log.csv, whole rows only."""
         if not self._log.is_file():
             return []
@@ -152,7 +168,7 @@ class RunDirectory:
         whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a line
         return list(csv.DictReader(io.StringIO(whole)))
 
-    def cut_log(self, step):
+    def cut_log(self, step: int) -> None:
         """Drops the rows behind `step`: they are about to be trained again."""
         rows = [row for row in self.log_rows() if int(row["step"]) <= step]
         if rows or self._log.is_file():
@@ -163,7 +179,7 @@ class RunDirectory:
                 writer.writerows(rows)
             self.write("log.csv", stream.getvalue())
 
-    def log(self, row):
+    def log(self, row: Mapping[str, Any]) -> None:
         """Appends a row {column: value}; every row has the same columns."""
         try:
             with open(self._log, "a", newline="") as stream:
@@ -178,13 +194,13 @@ class RunDirectory:
 class FollowedRun(RunDirectory):
     """A run that another process writes: this one reads it, and writes nothing."""
 
-    def _nothing(self, *args, **kwargs):
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
         """Is left to the process that writes."""
 
     open = close = start = write = save = save_best = cut_log = log = _nothing
 
 
-def read_config(folder):
+def read_config(folder: str | Path) -> dict[str, Any]:
     """{"arguments": …, "model": …, "classes": …} of the run in `folder`; RunError when it cannot be read."""
     path = Path(folder) / "config.json"
     try:
@@ -194,7 +210,7 @@ def read_config(folder):
         raise RunError(f"{path}: cannot be read as a run's configuration ({error})") from error
 
 
-def run_of(checkpoint):
+def run_of(checkpoint: str | Path) -> Path | None:
     """The run directory that the checkpoint a user named lies in, or None."""
     path = Path(checkpoint)
     for folder in (path, *list(path.parents)[:2]):
@@ -203,19 +219,19 @@ def run_of(checkpoint):
     return None
 
 
-def _names(model):
+def _names(model: "Network") -> dict[str, str]:
     prefix = model.variable_prefix
     return {variable.path: variable.path.removeprefix(prefix) for variable in model.weights}
 
 
-def _step(prefix):
+def _step(prefix: str | Path) -> int:
     match = re.search(r"-(\d+)$", Path(prefix).name)
     if not match:
         raise CheckpointError(f"{prefix}: not a run's checkpoint (model.ckpt-N)")
     return int(match.group(1))
 
 
-def _point_to(folder, steps):
+def _point_to(folder: Path, steps: list[int]) -> None:
     """Rewrites TensorFlow's `checkpoint` file, with relative names so that the directory can be moved."""
     names = [f"model.ckpt-{step}" for step in steps]
     lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]

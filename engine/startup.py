@@ -31,7 +31,8 @@ def import_keras() -> ModuleType:
     """
     quiet_tensorflow()
     hidden = [name for name in _UNNEEDED if name not in sys.modules and "keras" not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None there makes an import fail
+    absent: Any = dict.fromkeys(hidden)  # None in sys.modules makes an import fail
+    sys.modules.update(absent)
     gc.disable()
     try:
         import keras

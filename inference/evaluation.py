@@ -5,26 +5,34 @@ import heapq
 import sys
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 from tqdm import tqdm
 
+from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
 from data.images import image_size
-from data.pipeline import evaluation_batches, original_errors
+from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL, write_mask
 from engine.pictures import captioned, sheet
 from inference.metrics import confusion_matrix, scores
-from inference.predictor import Part, Segmenter, padded_size
+from inference.predictor import Part, Segmenter, Tensor, padded_size
+from inference.protocols import Consumer, Predictor, Share
+from models.deeplab_v3 import DeepLabV3
+from models.layers import Network
 
 
 class ConfusionCounter(Segmenter):
     """Images and labels in, their confusion matrix (classes, classes) out, counted on the device."""
 
-    def call(self, inputs):
+    def call(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Images (N, H, W, 3), preprocessed and padded, and integer labels (N, H, W) → integer (classes, classes)."""
         images, labels = inputs
         classes = self.model.num_classes
         cells = ops.where(labels == IGNORE_LABEL, classes**2, labels * classes + super().call(images))
@@ -35,7 +43,16 @@ class ConfusionCounter(Segmenter):
         return ops.reshape(counts[: classes**2], (classes, classes))
 
 
-def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress=None, counter=None):
+def evaluate(
+    model: DeepLabV3,
+    dataset: ImageDataset,
+    *,
+    crop_size: int = 513,
+    batch_size: int = 1,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+    counter: ConfusionCounter | None = None,
+) -> np.ndarray:
     """→ int64 confusion matrix (classes, classes) of a segmentation model over a data set of (image, mask).
 
     Args:
@@ -48,7 +65,7 @@ def evaluate(model, dataset, *, crop_size=513, batch_size=1, workers=2, progress
     groups = _by_size(dataset, functools.partial(padded_size, crop_size=crop_size, stride=model.output_stride))
     for size, indices in groups.items():
 
-        def pad(image, mask, size=size):
+        def pad(image: np.ndarray, mask: np.ndarray, size: tuple[int, int] = size) -> Sample:
             return pad_to(image.astype(np.float32), mask, *size, preprocess.mean)
 
         batches = evaluation_batches(
@@ -71,18 +88,22 @@ class Validator:
         matrix: the confusion matrix of the last call.
     """
 
-    def __init__(self, model, dataset, crop_size, workers, distribution):
+    def __init__(
+        self, model: DeepLabV3, dataset: ImageDataset, crop_size: int, workers: int, distribution: Share
+    ) -> None:
         self.model, self.distribution = model, distribution
         self.dataset = Subset(dataset, range(len(dataset))[distribution.process :: distribution.processes])
-        self.options = {"crop_size": crop_size, "workers": workers, "counter": ConfusionCounter(model)}
+        self.options: dict[str, Any] = {"crop_size": crop_size, "workers": workers, "counter": ConfusionCounter(model)}
 
-    def __call__(self):
+    def __call__(self) -> dict[str, float]:
         """→ `inference.metrics.scores` of the whole data set."""
         self.matrix = self.distribution.total(evaluate(self.model, self.dataset, **self.options))
         return scores(self.matrix)
 
 
-def predicted(predictor, dataset, *, batch_size=1, workers=2):
+def predicted(
+    predictor: Predictor, dataset: ImageDataset, *, batch_size: int = 1, workers: int = 2
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Predicts a whole data set of (image, mask), in constant memory.
 
     Args:
@@ -99,21 +120,28 @@ def predicted(predictor, dataset, *, batch_size=1, workers=2):
         for start in range(0, len(indices), batch_size)
     ]
     with ThreadPoolExecutor(workers) as readers:
-        ahead = deque()
+        ahead: deque[tuple[list[int], list[Future[Sample]]]] = deque()
         for batch in (*batches, *[None] * workers):
             if batch is not None:
                 ahead.append((batch, [readers.submit(dataset.__getitem__, index) for index in batch]))
             if len(ahead) > workers or (batch is None and ahead):
                 indices, samples = ahead.popleft()
                 images, masks = zip(*(sample.result() for sample in samples), strict=True)
-                yield from zip(indices, predictor.labels_of(images), masks, strict=True)
+                yield from zip(indices, predictor.labels_of(list(images)), masks, strict=True)
 
 
-def feed(consumers, predictor, dataset, *, batch_size=1, workers=2):
+def feed(
+    consumers: Iterable[Consumer],
+    predictor: Predictor,
+    dataset: ImageDataset,
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+) -> None:
     """Predicts a whole data set, `predicted`, for several consumers at once, and shows how far it is.
 
-    A consumer has `add(index, labels, mask)`: ConfusionTotal, WorstImages, PredictionWriter, and
-    `inference.boundary.TrimapCounter`, `inference.submission.Submission`.
+    Consumers are ConfusionTotal, WorstImages, PredictionWriter, and `inference.boundary.TrimapCounter`,
+    `inference.submission.Submission`.
     """
     with ImageProgress(len(dataset)) as progress:
         for index, labels, mask in predicted(predictor, dataset, batch_size=batch_size, workers=workers):
@@ -125,10 +153,10 @@ def feed(consumers, predictor, dataset, *, batch_size=1, workers=2):
 class ConfusionTotal:
     """The confusion matrix of all images: `matrix`, int64 (classes, classes)."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int) -> None:
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
-    def add(self, index, labels, mask):
+    def add(self, index: int, labels: np.ndarray, mask: np.ndarray) -> None:
         """Counts the labels of an image, uint8 (H, W), against its mask, uint8 (H, W)."""
         self.matrix += confusion_matrix(mask, labels, len(self.matrix))
 
@@ -136,11 +164,11 @@ class ConfusionTotal:
 class WorstImages:
     """Keeps the `count` images whose own mIoU, over the classes in truth or prediction, is lowest."""
 
-    def __init__(self, num_classes, count):
+    def __init__(self, num_classes: int, count: int) -> None:
         self.num_classes, self.count = num_classes, count
-        self._heap = []
+        self._heap: list[tuple[float, int, np.ndarray]] = []
 
-    def add(self, index, labels, mask):
+    def add(self, index: int, labels: np.ndarray, mask: np.ndarray) -> None:
         """Considers an image; one of which every pixel is ignored has no score and is left out."""
         miou = scores(confusion_matrix(mask, labels, self.num_classes))["miou"]
         if not np.isnan(miou):
@@ -149,7 +177,7 @@ class WorstImages:
                 heapq.heappop(self._heap)
 
     @property
-    def found(self):
+    def found(self) -> list[tuple[float, int, np.ndarray]]:
         """[(mIoU, index, uint8 labels (H, W))], the worst first."""
         return [(-miou, -index, labels) for miou, index, labels in sorted(self._heap, key=lambda e: e[:2])[::-1]]
 
@@ -157,10 +185,10 @@ class WorstImages:
 class PredictionWriter:
     """Writes each image's labels as a palette PNG, `folder/<name>.png`."""
 
-    def __init__(self, folder, names):
+    def __init__(self, folder: str | Path, names: Sequence[str]) -> None:
         self.folder, self.names = Path(folder), names
 
-    def add(self, index, labels, mask=None):
+    def add(self, index: int, labels: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Writes the labels of the image `index`, uint8 (H, W)."""
         write_mask(self.folder / f"{self.names[index]}.png", labels)
 
@@ -171,18 +199,18 @@ class ImageProgress:
     A context manager; at its end the sum is said.
     """
 
-    SECONDS = 15  # between two lines of a log
+    SECONDS: float = 15  # between two lines of a log
 
-    def __init__(self, total):
+    def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
 
-    def __enter__(self):
+    def __enter__(self) -> "ImageProgress":
         self._began = self._said = time.perf_counter()
         layout = "{n_fmt}/{total_fmt} images |{bar}| {rate_noinv_fmt}, {remaining} left"
         self._bar = tqdm(total=self.total, unit=" images", dynamic_ncols=True, bar_format=layout, disable=None)
         return self
 
-    def advance(self):
+    def advance(self) -> None:
         """Says that one more image is done."""
         self.done += 1
         self._bar.update()
@@ -193,7 +221,7 @@ class ImageProgress:
             left = tqdm.format_interval((self.total - self.done) / rate)
             print(f"{self.done}/{self.total} images, {rate:.2f} images/s, {left} left", file=sys.stderr, flush=True)
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         self._bar.close()
         if kind is None:
             seconds = time.perf_counter() - self._began
@@ -201,18 +229,18 @@ class ImageProgress:
             print(f"{self.done} images in {took}, {self.done / seconds:.2f} images/s", file=sys.stderr)
 
 
-def spread_over(dataset, count):
-    """The indices of `count` samples spread evenly over a data set, of all where it has fewer → [int]."""
+def spread_over(dataset: Dataset, count: int) -> list[int]:
+    """The indices of `count` samples spread evenly over a data set, of all where it has fewer."""
     return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
 
 
-def prediction_sheet(predictor, dataset, class_names, count):
+def prediction_sheet(predictor: Predictor, dataset: Dataset, class_names: Sequence[str], count: int) -> np.ndarray:
     """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
     chosen = [dataset[index] for index in spread_over(dataset, count)]
     return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
 
 
-def worst_sheet(worst, dataset, class_names):
+def worst_sheet(worst: WorstImages, dataset: NamedDataset, class_names: Sequence[str]) -> np.ndarray:
     """uint8 RGB: the images of a WorstImages, the worst first, each with its name, mIoU, truth and prediction."""
     samples, captions = [], []
     for miou, index, labels in worst.found:
@@ -225,29 +253,34 @@ def worst_sheet(worst, dataset, class_names):
 class Subset:
     """Some of a data set's samples, as a data set."""
 
-    def __init__(self, dataset, indices):
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
 
     @property
-    def image_paths(self):
+    def image_paths(self) -> list[Path]:
+        """The image files, in the order of the samples."""
         return [self.dataset.image_paths[index] for index in self.indices]
 
 
-def _by_size(dataset, padded_size):
+def _by_size(
+    dataset: ImageDataset, padded_size: Callable[[int, int], tuple[int, int]]
+) -> dict[tuple[int, int], list[int]]:
     """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
-    groups = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for index, path in enumerate(dataset.image_paths):
         groups.setdefault(padded_size(*image_size(path)), []).append(index)
     return groups
 
 
-def classified_sheet(model, dataset, class_names, transform, count=12):
+def classified_sheet(
+    model: Network, dataset: Dataset, class_names: Sequence[str], transform: Transform, count: int = 12
+) -> np.ndarray:
     """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one."""
     samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
     images = np.stack([image for image, _ in samples])
@@ -263,16 +296,16 @@ def classified_sheet(model, dataset, class_names, transform, count=12):
 class ClassifierValidator:
     """Scores a classifier while it is trained, on batches of (images, labels) that every process of the run reads."""
 
-    def __init__(self, model, batches):
+    def __init__(self, model: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self.batches = batches
         self.network = Part(model, functools.partial(model, training=False))
 
-    def __call__(self):
+    def __call__(self) -> dict[str, float]:
         """→ {"val_accuracy", "val_loss"}, as fraction and nats."""
         return evaluate_classifier(self.network, self.batches)
 
 
-def evaluate_classifier(model, batches):
+def evaluate_classifier(model: keras.Model, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """→ {"val_accuracy", "val_loss"} of a classifier over batches of (images, labels), as fractions and nats."""
     right, loss, count = 0, 0.0, 0
     with original_errors():

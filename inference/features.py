@@ -2,7 +2,9 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,9 @@ from engine.device import use_xla
 from errors import UserError
 
 
-def extract(model, paths, image_size, batch_size, pool, skipped):
+def extract(
+    model: Any, paths: Sequence[Path], image_size: int, batch_size: int, pool: bool, skipped: list[DataError]
+) -> Iterator[tuple[Path, np.ndarray]]:
     """Yields (path, features) in the order of `paths`: float32 (h, w, channels), or (channels,) of their mean.
 
     Args:
@@ -35,13 +39,14 @@ def extract(model, paths, image_size, batch_size, pool, skipped):
             yield from zip(read, features.mean(axis=(1, 2)) if pool else features, strict=True)
 
 
-def write_features(path, rows):
+def write_features(path: str | Path, rows: Iterable[tuple[Any, np.ndarray]]) -> tuple[int, ...]:
     """Writes (name, array) pairs, all of one shape, as `path` and the names as .txt beside it. → the array's shape
 
     Raises UserError when there are none or the place cannot be written; what was there before is then untouched.
     """
     path = Path(path)
-    names, shape = [], ()
+    names: list[str] = []
+    shape: tuple[int, ...] = ()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:

@@ -1,5 +1,8 @@
 """Segmentation scores from a confusion matrix, in NumPy: matrix[t, p] counts pixels of class t predicted as p."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 _MEANS = {
@@ -12,7 +15,9 @@ _MEANS = {
 SCORES = tuple(_MEANS)
 
 
-def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
+def confusion_matrix(
+    labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int = 255
+) -> np.ndarray:
     """Integer arrays of one shape → int64 (num_classes, num_classes); pixels labelled `ignore_label` do not count."""
     labels, predictions = np.asarray(labels).ravel(), np.asarray(predictions).ravel()
     valid = labels != ignore_label
@@ -20,7 +25,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def class_iou(matrix):
+def class_iou(matrix: np.ndarray) -> np.ndarray:
     """Intersection over union of each class, a fraction; NaN for a class in neither labels nor predictions."""
     matrix = np.asarray(matrix, np.float64)
     intersection = np.diag(matrix)
@@ -28,7 +33,7 @@ def class_iou(matrix):
     return np.divide(intersection, union, out=np.full(len(matrix), np.nan), where=union > 0)
 
 
-def scores(matrix):
+def scores(matrix: np.ndarray) -> dict[str, float]:
     """→ dict of fractions.
 
     `miou`: mean over classes whose union is not empty (what is commonly reported); `miou_present`: mean over classes
@@ -49,13 +54,13 @@ def scores(matrix):
     }
 
 
-def scores_by_class(matrix, class_names):
+def scores_by_class(matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """`scores` and {"iou": {class: fraction}}, as JSON has them: None where there was nothing to count."""
     iou = dict(zip(class_names, class_iou(matrix), strict=True))
     return {**_without_nan(scores(matrix)), "iou": _without_nan(iou)}
 
 
-def score_table(matrices, class_names):
+def score_table(matrices: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str:
     """The scores of one or several models as text: a line a class, then the means, in percent.
 
     Args:
@@ -67,7 +72,7 @@ def score_table(matrices, class_names):
     width = max(map(len, (*class_names, *_MEANS.values())))
     widths = [max(7, len(head)) for head in heads]
 
-    def line(name, values, digits, end=""):
+    def line(name: str, values: Iterable[float | None], digits: int, end: str = "") -> str:
         cells = ("-" if value is None else f"{100 * value:.{digits}f}" for value in values)
         return "  ".join([f"{name:<{width}}", *map(str.rjust, cells, widths)]) + end
 
@@ -78,7 +83,7 @@ def score_table(matrices, class_names):
     return "\n".join(lines)
 
 
-def score_rows(matrices, class_names):
+def score_rows(matrices: Mapping[str, np.ndarray], class_names: Sequence[str]) -> list[list[str | float]]:
     """The scores as rows of a table for other programs: a header, a row a class, a row a mean; fractions, "" for none.
 
     Args:
@@ -91,5 +96,5 @@ def score_rows(matrices, class_names):
     return [["" if cell is None else cell for cell in row] for row in rows]
 
 
-def _without_nan(values):
+def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else float(value) for name, value in values.items()}

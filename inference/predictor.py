@@ -2,23 +2,29 @@
 
 import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from engine.device import use_xla
+from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
-from models.layers import interpolation, resize_bilinear
+from models.layers import Network, interpolation, resize_bilinear
+
+Tensor = Any  # of the library that Keras computes with
+Size = tuple[int, int]  # height, width in pixels
 
 STRIP = 256  # rows of a large picture that are upsampled at once
 LARGE = 4 * 513**2  # pixels from which constants no longer pay: they take gigabytes more, and next to no time off
 
 
-def logits_at(model, images, scale=1.0):
+def logits_at(model: DeepLabV3, images: Tensor, scale: float = 1.0) -> Tensor:
     """float32 logits (N, H, W, classes) of images (N, H, W, 3) that the network sees at `scale` times their size.
 
     As in the authors' own evaluation: a side of n pixels becomes (n - 1) * scale + 1, so that features and pixels keep
@@ -30,16 +36,18 @@ def logits_at(model, images, scale=1.0):
     return resize_bilinear(model.small_logits(images), height, width, model.align_corners)
 
 
-def _scaled(side, scale):
+def _scaled(side: Any, scale: float) -> Any:
     """(side - 1) * scale + 1: of an int, or of a scalar tensor where one graph serves images of several sizes."""
     if isinstance(side, int):
         return round((side - 1) * scale) + 1
     return ops.cast(ops.round(ops.cast(side - 1, "float32") * scale), "int32") + 1
 
 
-def mean_probabilities(model, images, scales=(1.0,), flip=False):
+def mean_probabilities(
+    model: DeepLabV3, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
     """Softmax (N, H, W, classes), averaged over scales and, with `flip`, over the images and their mirror images."""
-    total = 0.0
+    total: Tensor = 0.0
     for scale in scales:
         total += ops.softmax(logits_at(model, images, scale))
         if flip:
@@ -50,14 +58,15 @@ def mean_probabilities(model, images, scales=(1.0,), flip=False):
 class Compiled(keras.Model):
     """A computation of a model, compiled for `predict_on_batch` alone: on one device, wherever the model is trained."""
 
-    def __init__(self, model, eager=False):
+    def __init__(self, model: Network, eager: bool = False) -> None:
         super().__init__()
         self.model = model
         self.built = True
         self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
-        self._on_one_device = None
+        self._on_one_device: Callable | None = None
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: Any) -> Any:
+        """What `call` makes of the batch `x`."""
         if keras.distribution.distribution() is None:  # there is one under JAX alone
             return super().predict_on_batch(x)
         import jax
@@ -82,17 +91,25 @@ class Segmenter(Compiled):
         constants: `models.folding.folded_values` of the model, to compute with; None: with its variables.
     """
 
-    def __init__(self, model, scales=(1.0,), flip=False, eager=False, constants=None):
+    def __init__(
+        self,
+        model: DeepLabV3,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        eager: bool = False,
+        constants: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         super().__init__(model, eager)
         self.scales, self.flip = tuple(scales), flip
         self.weights_used = nullcontext if constants is None else partial(folded_constants, model, constants)
 
     @property
-    def averages(self):
+    def averages(self) -> bool:
         """Whether there is more than one prediction to average."""
         return self.flip or self.scales != (1.0,)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
+        """Images (N, H, W, 3), preprocessed and padded → integer labels (N, H, W)."""
         with self.weights_used():
             if not self.averages:  # the largest logit is the largest probability
                 return ops.argmax(self.model(images, training=False), axis=-1)
@@ -102,7 +119,8 @@ class Segmenter(Compiled):
 class ProbabilityMapper(Segmenter):
     """The same, with float32 probabilities (N, H, W, classes) out."""
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
+        """Images (N, H, W, 3), preprocessed and padded → float32 (N, H, W, classes)."""
         with self.weights_used():
             return mean_probabilities(self.model, images, self.scales, self.flip)
 
@@ -110,11 +128,12 @@ class ProbabilityMapper(Segmenter):
 class Part(Compiled):
     """A part of a segmentation model: `function`, one of its methods."""
 
-    def __init__(self, model, function):
+    def __init__(self, model: Network, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__(model)
         self.function = function
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
+        """What `function` makes of them."""
         return self.function(inputs)
 
 
@@ -138,8 +157,16 @@ class ModelPredictor:
     """
 
     def __init__(
-        self, model, class_names, crop_size=513, scales=(1.0,), flip=False, window=None, eager=False, frozen=False
-    ):
+        self,
+        model: DeepLabV3,
+        class_names: Iterable[str],
+        crop_size: int = 513,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: int | None = None,
+        eager: bool = False,
+        frozen: bool = False,
+    ) -> None:
         self.model, self.class_names, self.crop_size = model, tuple(class_names), crop_size
         stride = model.output_stride
         self.window = None if window is None else padded_size(max(window, stride), 1, 1, stride)[0]
@@ -152,18 +179,19 @@ class ModelPredictor:
         self._features, self._head = Part(model, model.features), Part(model, model.head)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
+        """How many classes the model tells apart, background included."""
         return self.model.num_classes
 
-    def padded_size(self, height, width):
+    def padded_size(self, height: int, width: int) -> Size:
         """What an image of this size is padded to → (height, width), pixels."""
         return padded_size(height, width, self.crop_size, self.model.output_stride)
 
-    def labels(self, image):
+    def labels(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → uint8 (H, W)."""
         return self.labels_of([image])[0]
 
-    def labels_of(self, images):
+    def labels_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The labels of several images that are padded to one size, predicted as one batch."""
         if self._slides(images[0]):  # all are padded to one size
             return [
@@ -173,7 +201,7 @@ class ModelPredictor:
             return self._unfrozen.labels_of(images)
         return [labels.astype(np.uint8) for labels in self._whole(images, self._labels)]
 
-    def probabilities(self, image):
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
         if self._slides(image):
             return np.concatenate(list(self._slide(image)))
@@ -181,19 +209,19 @@ class ModelPredictor:
             return self._unfrozen.probabilities(image)
         return self._whole([image], self._probabilities)[0]
 
-    def _slides(self, image):
+    def _slides(self, image: np.ndarray) -> bool:
         return self.window is not None and max(self.padded_size(*image.shape[:2])) > self.window
 
-    def _is_large(self, image):
+    def _is_large(self, image: np.ndarray) -> bool:
         return self._unfrozen is not self and math.prod(self.padded_size(*image.shape[:2])) > LARGE
 
-    def _whole(self, images, network):
+    def _whole(self, images: Sequence[np.ndarray], network: Compiled) -> list[np.ndarray]:
         size = self.padded_size(*images[0].shape[:2])
         fed = np.stack([fed_to(self.model, image, size) for image in images])
         found = np.asarray(network.predict_on_batch(fed))
         return [part[: image.shape[0], : image.shape[1]] for part, image in zip(found, images, strict=True)]
 
-    def _slide(self, image):
+    def _slide(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the probabilities (rows, W, classes) of one strip of the image after the other."""
         height, width = image.shape[:2]
         size = self.padded_size(height, width)
@@ -203,16 +231,17 @@ class ModelPredictor:
         for top in range(0, height, STRIP):
             rows = slice(top, min(top + STRIP, height))
             logits = (ops.matmul(across[:width], ops.tensordot(down[rows], part, 1)) for part, down, across in small)
-            yield sum(np.asarray(ops.softmax(strip)) for strip in logits) / len(passes)
+            total: Any = sum(np.asarray(ops.softmax(strip)) for strip in logits)
+            yield total / len(passes)
 
-    def _logits_by_windows(self, fed, scale, mirrored):
+    def _logits_by_windows(self, fed: np.ndarray, scale: float, mirrored: bool) -> np.ndarray:
         """float32 (H, W, 3) → float32 logits (h, w, classes) of the image at `scale`, turned back if mirrored."""
         images = fed[None, :, ::-1] if mirrored else fed[None]
         if scale != 1:
-            sides = (_scaled(side, scale) for side in fed.shape[:2])
-            images = np.asarray(resize_bilinear(images, *sides, self.model.align_corners))
+            height, width = (_scaled(side, scale) for side in fed.shape[:2])
+            images = np.asarray(resize_bilinear(images, height, width, self.model.align_corners))
         stride = self.model.output_stride
-        windows = [windows_over(side, self.window, stride) for side in images.shape[1:3]]
+        windows = [windows_over(side, self.window or side, stride) for side in images.shape[1:3]]
         features = None
         for rows, columns in itertools.product(*windows):
             part = np.asarray(self._features.predict_on_batch(images[:, rows.seen, columns.seen]))
@@ -223,7 +252,7 @@ class ModelPredictor:
         logits = np.asarray(self._head.predict_on_batch(features), np.float32)[0]
         return logits[:, ::-1] if mirrored else logits
 
-    def _to_be_upsampled(self, logits, size):
+    def _to_be_upsampled(self, logits: np.ndarray, size: Size) -> tuple[Any, Any, Any]:
         """Logits (h, w, classes) → (logits, (H, h), (W, w)): with what takes them down and across to `size`."""
         sides = zip(logits.shape[:2], size, strict=True)
         return logits, *(interpolation(small, side, self.model.align_corners) for small, side in sides)
@@ -239,8 +268,8 @@ class Window:
     inner: slice
 
 
-def windows_over(side, window, stride):
-    """Covers `side` pixels with windows, all of one size and at multiples of the stride → list of Window.
+def windows_over(side: int, window: int, stride: int) -> list[Window]:
+    """Covers `side` pixels with windows, all of one size and at multiples of the stride.
 
     So a window's features sit where those of the whole image would. Neighbours share a third of a window, in whole
     strides, of which each gives the half that is farther from its own border, where it saw padding instead of picture.
@@ -251,8 +280,8 @@ def windows_over(side, window, stride):
     count = 1 + math.ceil((side - window) / step)
     last = math.ceil((side - window) / stride) * stride
     starts = [min(index * step, last) for index in range(count)]
-    cuts = [0, *((before + window - 1 + after) // 2 // stride for before, after in itertools.pairwise(starts)), None]
-    cuts[-1] = math.ceil(side / stride)
+    between = ((before + window - 1 + after) // 2 // stride for before, after in itertools.pairwise(starts))
+    cuts = [0, *between, math.ceil(side / stride)]
     return [
         Window(
             slice(start, start + window),
@@ -263,16 +292,20 @@ def windows_over(side, window, stride):
     ]
 
 
-def padded_size(height, width, crop_size=513, stride=16):
+def padded_size(height: int, width: int, crop_size: int = 513, stride: int = 16) -> Size:
     """What an image of this size is padded to → (height, width), pixels.
 
     Each side to `crop_size`, or where it is longer to the next multiple of the stride plus one, at which features and
     pixels have their corners aligned.
     """
-    return tuple(crop_size if n <= crop_size else math.ceil((n - 1) / stride) * stride + 1 for n in (height, width))
+
+    def padded(side: int) -> int:
+        return crop_size if side <= crop_size else math.ceil((side - 1) / stride) * stride + 1
+
+    return padded(height), padded(width)
 
 
-def fed_to(model, image, size):
+def fed_to(model: DeepLabV3, image: np.ndarray, size: Size) -> np.ndarray:
     """uint8 RGB (H, W, 3) → float32 (*size, 3): preprocessed as the model wants it, padded with the mean pixel."""
     fed = np.zeros((*size, 3), np.float32)  # which the mean pixel becomes
     fed[: image.shape[0], : image.shape[1]] = model.preprocessing(image.astype(np.float32))

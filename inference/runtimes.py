@@ -6,7 +6,11 @@ Each runtime is imported when a file of its kind is opened, and no other is: an 
 import importlib
 import json
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -21,24 +25,32 @@ class ExportError(UserError, ValueError):
     """An export that is missing, damaged, or not one of export_seg.py's; or whose runtime is not installed."""
 
 
-class Export:
+class Export(ABC):
     """A segmentation model in a file, padding and preprocessing included.
-
-    Subclasses give `num_classes` and `_run(name, images)`: "labels" or "probabilities" of uint8 images (N, H, W, 3).
 
     Attributes:
         path: of the file or, for a SavedModel, the folder.
+        num_classes: as the file tells it.
         class_names: by the export.json beside it, else VOC's 21, else "class 0" …
     """
 
-    kind = None
+    kind: str
+    num_classes: int
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._open()
         self.class_names = self._class_names()
 
-    def _class_names(self):
+    @abstractmethod
+    def _open(self) -> None:
+        """Opens `path` in its runtime, and sets `num_classes`."""
+
+    @abstractmethod
+    def _run(self, name: str, images: np.ndarray) -> np.ndarray:
+        """What `name` is, "labels" or "probabilities", of uint8 images (N, H, W, 3)."""
+
+    def _class_names(self) -> tuple[str, ...]:
         described = read_description(self.path.parent)
         if described is None:
             return names_of(self.num_classes)
@@ -48,43 +60,47 @@ class Export:
             )
         return tuple(described["classes"])
 
-    def padded_size(self, height, width):
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """What images must share to be predicted as one batch → (height, width), pixels: here, their own size."""
         return height, width
 
-    def labels(self, image):
+    def labels(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → uint8 (H, W)."""
         return self.labels_of([image])[0]
 
-    def labels_of(self, images):
+    def labels_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The labels of several images of one size, predicted as one batch."""
         return list(self._run("labels", np.stack(images)))
 
-    def probabilities(self, image):
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
         return self._run("probabilities", image[None])[0]
 
 
 class SavedModelExport(Export):
+    """Pictures of any size, in TensorFlow."""
+
     kind = "a SavedModel of export_seg.py"
 
-    def _open(self):
+    def _open(self) -> None:
         import tensorflow as tf
 
         self._model = tf.saved_model.load(str(self.path))
         self._signature = self._model.signatures["serving_default"]
         self.num_classes = self._signature.structured_outputs["probabilities"].shape[-1]
 
-    def _run(self, name, images):
+    def _run(self, name: str, images: np.ndarray) -> np.ndarray:
         import tensorflow as tf
 
         return self._signature(images=tf.constant(images))[name].numpy()
 
 
 class FrozenExport(Export):
+    """Pictures of any size, in TensorFlow."""
+
     kind = "a frozen graph of export_seg.py"
 
-    def _open(self):
+    def _open(self) -> None:
         import tensorflow as tf
 
         graph = tf.compat.v1.GraphDef.FromString(self.path.read_bytes())
@@ -92,21 +108,23 @@ class FrozenExport(Export):
         self._functions = {name: imported.prune("images:0", f"{name}:0") for name in ("labels", "probabilities")}
         self.num_classes = self._functions["probabilities"].structured_outputs.shape[-1]
 
-    def _run(self, name, images):
+    def _run(self, name: str, images: np.ndarray) -> np.ndarray:
         import tensorflow as tf
 
         return self._functions[name](tf.constant(images)).numpy()
 
 
 class OnnxExport(Export):
+    """Pictures of any size, in ONNX Runtime."""
+
     kind = "an ONNX model of export_seg.py"
 
-    def _open(self):
+    def _open(self) -> None:
         runtime = require("onnxruntime")
         self._session = runtime.InferenceSession(self.path, providers=runtime.get_available_providers())
         self.num_classes = {output.name: output.shape for output in self._session.get_outputs()}["probabilities"][-1]
 
-    def _run(self, name, images):
+    def _run(self, name: str, images: np.ndarray) -> np.ndarray:
         return self._session.run([name], {"images": images})[0]
 
 
@@ -115,7 +133,7 @@ class LiteExport(Export):
 
     kind = "a TFLite model of export_seg.py"
 
-    def _open(self):
+    def _open(self) -> None:
         # Not memory-mapped: the file may be replaced while it is used.
         content = self.path.read_bytes()
         interpreter = require("ai_edge_litert.interpreter").Interpreter(
@@ -125,7 +143,7 @@ class LiteExport(Export):
         self.size = int(self._runner.get_input_details()["image"]["shape"][1])
         self.num_classes = int(self._runner.get_output_details()["probabilities"]["shape"][-1])
 
-    def padded_size(self, height, width):
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """The square; ExportError for an image that does not fit."""
         if max(height, width) > self.size:
             raise ExportError(
@@ -134,11 +152,11 @@ class LiteExport(Export):
             )
         return self.size, self.size
 
-    def labels_of(self, images):
+    def labels_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The labels of several images, one after the other."""
         return [self._run("labels", image[None])[0] for image in images]
 
-    def _run(self, name, images):
+    def _run(self, name: str, images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
         self.padded_size(height, width)
         fed = np.zeros((1, self.size, self.size, 3), np.uint8)
@@ -146,10 +164,10 @@ class LiteExport(Export):
         return self._runner(image=fed, size=np.array([height, width], np.int32))[name][:, :height, :width]
 
 
-SUFFIXES = {".pb": FrozenExport, ".onnx": OnnxExport, ".tflite": LiteExport}
+SUFFIXES: dict[str, type[Export]] = {".pb": FrozenExport, ".onnx": OnnxExport, ".tflite": LiteExport}
 
 
-def open_export(path):
+def open_export(path: str | Path) -> Export | None:
     """→ the Export at `path`, or None where this is no export (but a checkpoint, perhaps).
 
     Args:
@@ -165,7 +183,7 @@ def open_export(path):
     if (path / DESCRIPTION).is_file():
         path = _saved_model_in(path)
     if (path / "saved_model.pb").is_file():
-        kind = SavedModelExport
+        kind: type[Export] = SavedModelExport
     elif path.suffix in SUFFIXES:
         kind = SUFFIXES[path.suffix]
         if not path.is_file():
@@ -181,14 +199,15 @@ def open_export(path):
         raise ExportError(f"{path}: cannot be opened as {kind.kind} ({cause}). Export it again.") from error
 
 
-def _saved_model_in(folder):
+def _saved_model_in(folder: Path) -> Path:
     if (folder / SAVED_MODEL).is_dir():
         return folder / SAVED_MODEL
-    files = [entry["file"] for entry in read_description(folder)["formats"].values()]
+    described = read_description(folder)
+    files = [entry["file"] for entry in described["formats"].values()] if described else []
     raise ExportError(f"{folder}: holds no SavedModel; name one of {', '.join(files) or 'none: it is empty'}")
 
 
-def read_description(folder):
+def read_description(folder: str | Path) -> dict[str, Any] | None:
     """What the export.json in `folder` says, or None where there is none."""
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
@@ -202,7 +221,7 @@ def read_description(folder):
         raise ExportError(f"{path}: cannot be read ({error!r}). Export the model again.") from error
 
 
-def require(module):
+def require(module: str) -> ModuleType:
     """Imports the runtime `module`; ExportError saying how to install it."""
     try:
         return importlib.import_module(module)

@@ -2,15 +2,19 @@
 
 import io
 import tarfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from data.images import beside
 from data.voc import VOC_CLASSES, mask_png
 from errors import UserError
 
 
-def check_submission(path, num_classes):
+def check_submission(path: str | Path, num_classes: int) -> None:
     """Raises UserError where the archive's name or the number of classes is not what the server takes."""
     if not str(path).endswith((".tar.gz", ".tgz")):
         raise UserError(f"--voc-submission {path}: the server takes a .tar.gz or .tgz; name the file so")
@@ -31,23 +35,23 @@ class Submission:
         competition: "comp5" for models trained on VOC's own data alone, "comp6" for others, pre-trained ones included.
     """
 
-    def __init__(self, path, names, competition="comp6"):
+    def __init__(self, path: str | Path, names: Sequence[str], competition: str = "comp6") -> None:
         self.path, self.names = Path(path), names
         self.folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
 
-    def __enter__(self):
+    def __enter__(self) -> "Submission":
         with ExitStack() as opened:
             partial = opened.enter_context(beside(self.path))
             self._archive = opened.enter_context(tarfile.open(partial, "w:gz"))
             self._opened = opened.pop_all()
         return self
 
-    def add(self, index, labels, mask=None):
+    def add(self, index: int, labels: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Adds the labels of the image `index`, uint8 (H, W)."""
         content = mask_png(labels)
         member = tarfile.TarInfo(f"{self.folder}/{self.names[index]}.png")
         member.size = len(content)
         self._archive.addfile(member, io.BytesIO(content))
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> bool | None:
         return self._opened.__exit__(*error)

@@ -1,20 +1,26 @@
-"""What is in a checkpoint: variables by scope, statistics, the model it is of, the difference to another checkpoint."""
+"""What is in a checkpoint: variables by scope, statistics, the model it is of and what that would get from it."""
 
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from errors import UserError
-from models.checkpoint import CheckpointError
+from models.checkpoint import Checkpoint
 from models.identify import Identity, canonical_scope
-from models.scopes import check_scopes
-from models.weight_init import bookkeeping_kind, checkpoint_guided_init, natural_order, rename_scope
+from models.weight_init import Report, bookkeeping_kind, checkpoint_guided_init, natural_order
+from porting.difference import NO_REALS, Comparison, compare  # noqa: F401 - inspect_ckpt.py has `compare` from here
 
-_NO_REALS = "OSUc"  # strings, as TensorFlow and NumPy have them, and complex numbers
+if TYPE_CHECKING:
+    from models.layers import Network
+
+Statistics = dict[str, Any]  # as `describe` gives them
+
 OPENED_ABOVE = 20  # variables: the listing shows a residual unit as one line, a block as its units
 VOC_CLASSES = 21
 
@@ -24,16 +30,16 @@ class Variable:
     """One variable of a checkpoint. kind: of bookkeeping ("Momentum" …), or None; statistics: on request."""
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: str
     values: int
     bytes: int
     kind: str | None = None
-    statistics: dict | None = None
+    statistics: Statistics | None = None
 
 
-def variables(checkpoint, statistics=False):
-    """→ list of Variable in the order people count; `statistics` reads every tensor."""
+def variables(checkpoint: Checkpoint, statistics: bool = False) -> list[Variable]:
+    """The variables in the order people count; `statistics` reads every tensor."""
     found = []
     for name in sorted(checkpoint.shapes, key=natural_order):
         shape, dtype = checkpoint.shapes[name], checkpoint.dtypes[name]
@@ -52,25 +58,25 @@ def variables(checkpoint, statistics=False):
     return found
 
 
-def _item_size(dtype):
+def _item_size(dtype: str) -> int:
     import tensorflow as tf
 
     return tf.as_dtype(dtype).size or 0  # a string has no size of its own
 
 
-def describe(array):
+def describe(array: np.ndarray) -> Statistics | None:
     """{mean, std, min, max of the finite values, nan, inf: how many of those}; None where there are no numbers."""
-    if array.dtype.kind in _NO_REALS or not array.size:
+    if array.dtype.kind in NO_REALS or not array.size:
         return None
     numbers = array.astype("float64")
     finite = numbers[np.isfinite(numbers)]
-    summary = {"nan": int(np.isnan(numbers).sum()), "inf": int(np.isinf(numbers).sum())}
+    summary: Statistics = {"nan": int(np.isnan(numbers).sum()), "inf": int(np.isinf(numbers).sum())}
     for name in ("mean", "std", "min", "max"):
         summary[name] = float(getattr(finite, name)()) if finite.size else None
     return summary
 
 
-def _statistics_text(statistics):
+def _statistics_text(statistics: Statistics | None) -> str:
     if statistics is None:
         return ""
     if statistics["mean"] is None:
@@ -78,7 +84,7 @@ def _statistics_text(statistics):
     return "  " + "  ".join(f"{name} {statistics[name]:.4g}" for name in ("mean", "std", "min", "max"))
 
 
-def damage(found):
+def damage(found: Iterable[Variable]) -> list[str]:
     """One loud line for each variable with NaN or Inf in it."""
     return [
         f"!!! {v.name}: {v.statistics['nan']} NaN, {v.statistics['inf']} Inf of {v.values:,} values"
@@ -87,7 +93,7 @@ def damage(found):
     ]
 
 
-def listing(path, found, verbose=False):
+def listing(path: str, found: Sequence[Variable], verbose: bool = False) -> str:
     """The variables as text: a tree of scopes with bookkeeping counted by kind, or with `verbose` every variable."""
     size = sum(v.bytes for v in found)
     values = sum(v.values for v in found)
@@ -111,9 +117,9 @@ def listing(path, found, verbose=False):
     return "\n".join(lines + damage(found))
 
 
-def _tree(paths, depth=0):
+def _tree(paths: Iterable[tuple[Sequence[str], Variable]], depth: int = 0) -> list[tuple[str, list[Variable]]]:
     """[(parts of the rest of the name, variable)] → [(indented scope, its variables)]: large scopes are opened."""
-    groups = {}
+    groups: dict[str, list[tuple[Sequence[str], Variable]]] = {}
     for parts, variable in paths:
         groups.setdefault(parts[0], []).append((parts[1:], variable))
     rows = []
@@ -127,7 +133,7 @@ def _tree(paths, depth=0):
     return rows
 
 
-def _together(inside):
+def _together(inside: Iterable[Variable]) -> Statistics | None:
     """The statistics of several variables as one; None without statistics."""
     known = [(v.values, v.statistics) for v in inside if v.statistics and v.statistics["mean"] is not None]
     if not known:
@@ -143,114 +149,7 @@ def _together(inside):
     }
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Two variables of one name whose bits differ: how many values do, and where the largest |Δ| (NaN: largest) is."""
-
-    name: str
-    values: int
-    different: int
-    largest: float | None
-    where: tuple | None
-    first: object = None
-    second: object = None
-
-    def __str__(self):
-        share = f"{self.different:,} of {self.values:,} values differ"
-        if self.where is None:
-            return f"{self.name}  {share}"
-        first, second = (f"{v:.9g}" if isinstance(v, float) else v for v in (self.first, self.second))
-        return f"{self.name}  {share}, max |Δ| {self.largest:.6g} at {list(self.where)}: A {first}, B {second}"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two checkpoints, name by name: every name of either is in exactly one of the five lists."""
-
-    first: str
-    second: str
-    only_first: list
-    only_second: list
-    other_shape: list
-    different: list
-    equal: list
-
-    @property
-    def same(self):
-        """Whether both hold the same names, shapes, types and bits."""
-        return not (self.only_first or self.only_second or self.other_shape or self.different)
-
-    def text(self, verbose=False):
-        """What differs, the largest |Δ| first, at most ten lines of a kind unless `verbose`."""
-        by_size = sorted(self.different, key=lambda d: -math.inf if d.largest is None else d.largest, reverse=True)
-        lines = [f"A = {self.first}", f"B = {self.second}"]
-
-        def section(title, items):
-            shown = items if verbose else items[:10]
-            more = [f"  … and {len(items) - len(shown)} more (--verbose)"] if len(items) > len(shown) else []
-            return [f"{title}: {len(items)}", *(f"  {item}" for item in shown), *more]
-
-        lines += section("only in A", self.only_first)
-        lines += section("only in B", self.only_second)
-        lines += section("other shape or type", [f"{name}  A {a}, B {b}" for name, a, b in self.other_shape])
-        lines += section("different values", [str(difference) for difference in by_size])
-        lines += section("equal bit for bit", self.equal) if verbose else [f"equal bit for bit: {len(self.equal)}"]
-        return "\n".join([*lines, "A and B are equal" if self.same else "A and B differ"])
-
-
-def compare(first, second, rename=None):
-    """Two open checkpoints → Comparison. `rename` {scope in the first: scope in the second} goes before.
-
-    Raises ScopeError for a rename that matches nothing, CheckpointError where it makes one name of two.
-    """
-    check_scopes(rename or {}, first.shapes, "rename: the checkpoint's scope")
-    names = {}
-    for name in first.shapes:
-        target = rename_scope(name, rename or {})
-        if target in names:
-            raise CheckpointError(f"{first.path}: {names[target]} and {name} would both be {target}")
-        names[target] = name
-    other_shape, different, equal = [], [], []
-    for name in sorted(names.keys() & second.shapes.keys(), key=natural_order):
-        source = names[name]
-        a = f"{first.dtypes[source]} {first.shapes[source]}"
-        b = f"{second.dtypes[name]} {second.shapes[name]}"
-        if a != b:
-            other_shape.append((name, a, b))
-            continue
-        difference = _difference(name, first.read(source), second.read(name))
-        if difference:
-            different.append(difference)
-        else:
-            equal.append(name)
-    return Comparison(
-        first.path,
-        second.path,
-        sorted(names.keys() - second.shapes.keys(), key=natural_order),
-        sorted(second.shapes.keys() - names.keys(), key=natural_order),
-        other_shape,
-        different,
-        equal,
-    )
-
-
-def _difference(name, a, b):
-    """Difference, or None where a and b are equal to the bit (so NaN equals itself, and 0.0 is not -0.0)."""
-    if a.dtype.kind in _NO_REALS:
-        count = int(np.sum(a != b))
-        return Difference(name, a.size, count, None, None) if count else None
-    if a.tobytes() == b.tobytes():
-        return None
-    bits = [np.frombuffer(x.tobytes(), "uint8").reshape(a.size, -1) for x in (a, b)]
-    unequal = (bits[0] != bits[1]).any(axis=1).reshape(a.shape)
-    with np.errstate(invalid="ignore", over="ignore"):
-        delta = np.abs(a.astype("float64") - b.astype("float64"))
-    delta = np.where(unequal, np.where(np.isnan(delta), np.inf, delta), -1.0)
-    where = tuple(int(i) for i in np.unravel_index(np.argmax(delta), a.shape))
-    return Difference(name, a.size, int(unequal.sum()), float(delta[where]), where, a[where].item(), b[where].item())
-
-
-def named_identity(text, told, num_classes=None):
+def named_identity(text: str, told: Identity | None, num_classes: int | None = None) -> Identity:
     """The Identity meant by `--model`: a backbone, or `deeplab_v3/` and a backbone; UserError for an unknown one.
 
     told: what the checkpoint says of itself, or None. From it come the number of classes where none is given and the
@@ -275,7 +174,7 @@ def named_identity(text, told, num_classes=None):
     )
 
 
-def build(identity, names):
+def build(identity: Identity, names: Iterable[str]) -> "Network":
     """The network that `identity` names; MobileNet's last convolution exists where one of `names` is of it."""
     from models.deeplab_v3 import ATROUS_RATES, BACKBONES, deeplab_v3
 
@@ -290,7 +189,9 @@ def build(identity, names):
     return BACKBONES[identity.backbone](num_classes=identity.num_classes, **options)
 
 
-def coverage(checkpoint, identity, rename=None, ema=False):
+def coverage(
+    checkpoint: Checkpoint, identity: Identity, rename: Mapping[str, str] | None = None, ema: bool = False
+) -> Report:
     """The Report of what the checkpoint would give to the model of `identity`: nothing is read, nothing is loaded.
 
     Where the checkpoint calls the backbone otherwise than slim and no `rename` is given, it is renamed.
@@ -303,7 +204,13 @@ def coverage(checkpoint, identity, rename=None, ema=False):
     return replace(report, checkpoint=checkpoint.path)  # an archive is not unpacked a second time
 
 
-def document(checkpoint, found, identity=None, report=None, comparison=None):
+def document(
+    checkpoint: Checkpoint,
+    found: Iterable[Variable],
+    identity: Identity | None = None,
+    report: Report | None = None,
+    comparison: Comparison | None = None,
+) -> dict[str, Any]:
     """All of it as what JSON can hold."""
     return {
         "checkpoint": checkpoint.path,
@@ -314,7 +221,7 @@ def document(checkpoint, found, identity=None, report=None, comparison=None):
     }
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """JSON has no NaN and no Inf: they become text."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

@@ -5,14 +5,19 @@ whose statistics are each part's own, and for hard pixels, which are each part's
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import replicas, sum_over_replicas
 
+Tensor = Any  # of the library that Keras computes with
+LabelWeights = Callable[[Tensor], Tensor]
 
-def accumulate(model, parts, label_weights):
+
+def accumulate(model: keras.Model, parts: int, label_weights: LabelWeights) -> None:
     """Makes the compiled `model` take each training step in `parts` parts.
 
     Args:
@@ -23,19 +28,21 @@ def accumulate(model, parts, label_weights):
     model.train_step = functools.partial(step, model, parts, label_weights)  # Keras asks the instance for it
 
 
-def _in_parts(batch, parts):
+def _in_parts(batch: Tensor, parts: int) -> Tensor:
     """(n, …) → (parts, n / parts, …)."""
     return ops.reshape(batch, (parts, -1, *batch.shape[1:]))
 
 
-def _shares(labels, label_weights):
+def _shares(labels: Tensor, label_weights: LabelWeights) -> Tensor:
     """Labels (parts, n, …) → float32 (parts,): what each part counts; they sum to 1."""
     weights = sum_over_replicas(ops.sum(ops.reshape(label_weights(labels), (labels.shape[0], -1)), axis=1))
     total = ops.sum(weights)
     return ops.where(total > 0, weights / ops.where(total > 0, total, 1.0), 1 / labels.shape[0])
 
 
-def _tensorflow_step(model, parts, label_weights, data):
+def _tensorflow_step(
+    model: keras.Model, parts: int, label_weights: LabelWeights, data: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
     """`keras.Model.train_step` under TensorFlow, in parts."""
     import tensorflow as tf
 
@@ -66,7 +73,9 @@ def _tensorflow_step(model, parts, label_weights, data):
     return model.get_metrics_result()
 
 
-def _jax_step(model, parts, label_weights, state, data):
+def _jax_step(
+    model: keras.Model, parts: int, label_weights: LabelWeights, state: tuple[Any, ...], data: tuple[Tensor, ...]
+) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
     """`keras.Model.train_step` under JAX, in parts."""
     import jax
 

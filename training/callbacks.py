@@ -3,12 +3,18 @@
 import math
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from engine.run_directory import RunDirectory
 from errors import UserError
 from models.weight_init import named_variables
+from training.tensorboard import Board
+
+Evaluate = Callable[[], Mapping[str, float]]
 
 
 class RunKeeper(keras.callbacks.Callback):
@@ -31,21 +37,21 @@ class RunKeeper(keras.callbacks.Callback):
 
     def __init__(
         self,
-        run,
+        run: RunDirectory,
         *,
-        start_step,
-        stop_step,
-        batch_size,
-        log_every,
-        save_every,
-        eval_every,
-        keep,
-        evaluate=None,
-        score_names=(),
-        board,
-        pictures=None,
-        histograms=False,
-    ):
+        start_step: int,
+        stop_step: int,
+        batch_size: int,
+        log_every: int,
+        save_every: int,
+        eval_every: int,
+        keep: int,
+        evaluate: Evaluate | None = None,
+        score_names: Sequence[str] = (),
+        board: Board,
+        pictures: Callable[[], np.ndarray] | None = None,
+        histograms: bool = False,
+    ) -> None:
         super().__init__()
         self.run = run
         self.step, self.start_step, self.stop_step = start_step, start_step, stop_step
@@ -55,46 +61,44 @@ class RunKeeper(keras.callbacks.Callback):
         self.board, self.pictures, self.histograms = board, pictures, histograms
         # Wall clock of the whole run, evaluations included, over its interruptions.
         self.seconds_before = max((float(row["seconds"]) for row in run.log_rows()), default=0.0)
-        self.best = max((float(row[self.score]) for row in run.log_rows() if row.get(self.score)), default=-math.inf)
+        scored = [float(row[name]) for name in score_names[:1] for row in run.log_rows() if row.get(name)]
+        self.best = max(scored, default=-math.inf)
 
-    @property
-    def score(self):
-        """The column that says which model is best; None without evaluation."""
-        return self.score_names[0] if self.score_names else None
-
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Keras calls it before the first step."""
         self.began = time.perf_counter()
         self.progress = Progress(self.start_step, self.stop_step)
         self._open_window()
 
-    def _open_window(self):
+    def _open_window(self) -> None:
         self.model.reset_metrics()
-        self.mean_losses = []  # of the window's steps so far, as the device has them
+        self.mean_losses: list[Any] = []  # of the window's steps so far, as the device has them
         self.window_start, self.window_opened = self.step, time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any]) -> None:
+        """Keras calls it after each step, with the means since the metrics were reset."""
         self.step += 1
         self.mean_losses.append(logs["loss"])
         last = self.step == self.stop_step
         saves = last or self.step % self.save_every == 0
-        evaluates = self.evaluate is not None and (last or self.step % self.eval_every == 0)
-        if saves or evaluates or self.step % self.log_every == 0:
-            self._close_window(logs, saves, evaluates)
+        evaluate = self.evaluate if last or self.step % self.eval_every == 0 else None
+        if saves or evaluate or self.step % self.log_every == 0:
+            self._close_window(logs, saves, evaluate)
             self._open_window()
         self.progress.reach(self.step)
 
-    def _close_window(self, logs, saves, evaluates):
+    def _close_window(self, logs: Mapping[str, Any], saves: bool, evaluate: Evaluate | None) -> None:
         logs = {name: float(value) for name, value in logs.items()}
         self._check_loss()
-        if saves or evaluates:
+        if saves or evaluate:
             self._check_weights()
         seconds = time.perf_counter() - self.window_opened
         rate = (self.step - self.window_start) * self.batch_size / seconds
         learning_rate = self._learning_rate()
-        scores = dict.fromkeys(self.score_names, "")
+        scores: Mapping[str, Any] = dict.fromkeys(self.score_names, "")
         self.progress.show(self.step, logs | {"lr": learning_rate, "images/s": rate})
-        if evaluates:
-            scores = self.evaluate()
+        if evaluate:
+            scores = evaluate()
             self.progress.note(self.step, scores)
         row = {
             "step": self.step,
@@ -107,34 +111,34 @@ class RunKeeper(keras.callbacks.Callback):
         self.run.log(row)
         norms = self.model.optimizer.gradient_norms()
         self.board.scalars(self.step, row | {f"gradient_norm/{scope}": norm for scope, norm in norms.items()})
-        if evaluates and self.pictures:
+        if evaluate and self.pictures:
             self.board.picture(self.step, "predictions", self.pictures())
-        if evaluates and self.histograms:
+        if evaluate and self.histograms:
             self.board.histograms(self.step, named_variables(self.model))
-        if evaluates and scores[self.score] > self.best:
-            self.best = scores[self.score]
+        if evaluate and scores[self.score_names[0]] > self.best:
+            self.best = scores[self.score_names[0]]
             self.run.save_best(self.model, self.step)
         if saves:
             self.run.save(self.model, self.model.optimizer, self.step, self.keep)
 
-    def _learning_rate(self):
+    def _learning_rate(self) -> float:
         """The rate the step just done was made with."""
         schedule = self.model.optimizer._learning_rate
         return float(schedule(self.step - 1)) if callable(schedule) else float(self.model.optimizer.learning_rate)
 
-    def _check_loss(self):
+    def _check_loss(self) -> None:
         """Stops the run at the first step whose loss is no number."""
         for step, loss in enumerate(map(float, self.mean_losses), self.window_start + 1):
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss} at step {step}")
 
-    def _check_weights(self):
+    def _check_weights(self) -> None:
         """Keeps from being saved what a finite loss has just broken."""
         for name, variable in named_variables(self.model).items():
             if not np.isfinite(np.asarray(variable)).all():
                 raise self._diverged(f"{name} is no longer finite after step {self.step}")
 
-    def _diverged(self, what):
+    def _diverged(self, what: str) -> UserError:
         saved = self.run.last_step()
         if saved:
             kept = f"The last good checkpoint is model.ckpt-{saved}; --ckpt {self.run.path} starts from it."
@@ -145,27 +149,28 @@ class RunKeeper(keras.callbacks.Callback):
             "--warmup-steps or --clip-norm, or look at the labels; name another --run-dir."
         )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Keras calls it after the last step."""
         self.progress.close()
 
 
 class Progress:
     """tqdm's bar on a terminal, plain lines elsewhere (a log file, a pipe): step, loss, rate, images/s, time left."""
 
-    def __init__(self, start, stop):
+    def __init__(self, start: int, stop: int) -> None:
         self.start, self.stop, self.began = start, stop, time.perf_counter()
-        self.bar = None
+        self.bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(total=stop, initial=start, unit="step", dynamic_ncols=True)
 
-    def reach(self, step):
+    def reach(self, step: int) -> None:
         """Says that `step` is done."""
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
-    def show(self, step, values):
+    def show(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the values of the steps since the last time."""
         text = {name: f"{value:.4g}" for name, value in values.items()}
         if self.bar is not None:
@@ -175,7 +180,7 @@ class Progress:
         shown = ", ".join(f"{name} {value}" for name, value in text.items())
         print(f"step {step}/{self.stop}: {shown}, {_clock(left)} left", flush=True)
 
-    def note(self, step, scores):
+    def note(self, step: int, scores: Mapping[str, float]) -> None:
         """Shows the scores of an evaluation, on a line of its own."""
         line = f"step {step}: {score_line(scores)}"
         if self.bar is not None:
@@ -183,17 +188,17 @@ class Progress:
         else:
             print(line, flush=True)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the bar."""
         if self.bar is not None:
             self.bar.close()
 
 
-def score_line(scores):
+def score_line(scores: Mapping[str, float]) -> str:
     """{name: number} as people read it in a log."""
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
-def _clock(seconds):
+def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

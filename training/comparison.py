@@ -2,12 +2,17 @@
 
 import io
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from data.images import write_whole
+from engine.run_directory import RunDirectory
+
+Curve = list[dict[str, Any]]  # a row an evaluation: step, score and seconds
 
 
-def write_comparison(folder, runs, score):
+def write_comparison(folder: str | Path, runs: Mapping[str, RunDirectory], score: str) -> str:
     """Writes comparison.json, comparison.md and comparison.png into `folder`; returns the table's text.
 
     Args:
@@ -29,7 +34,7 @@ def write_comparison(folder, runs, score):
     return table
 
 
-def _curve(rows, score):
+def _curve(rows: Iterable[Mapping[str, str]], score: str) -> Curve:
     return [
         {"step": int(row["step"]), score: float(row[score]), "seconds": float(row["seconds"])}
         for row in rows
@@ -37,7 +42,7 @@ def _curve(rows, score):
     ]
 
 
-def _plot(curves, score):
+def _plot(curves: Mapping[str, Curve], score: str) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")

@@ -9,12 +9,15 @@ import contextlib
 import hashlib
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import keras
 import numpy as np
 
+from engine.run_directory import RunDirectory
 from errors import UserError
-from models.layers import ON_TENSORFLOW
+from models.layers import ON_TENSORFLOW, Network
 from models.weight_init import named_variables
 
 
@@ -28,38 +31,38 @@ class Distribution:
     devices, process, processes = 1, 0, 1
 
     @property
-    def replicas(self):
+    def replicas(self) -> int:
         """How many parts a batch is computed in at once, over all processes."""
         return self.devices * self.processes
 
     @property
-    def shard(self):
+    def shard(self) -> tuple[int, int]:
         """(process, processes), as `data.pipeline.training_batches` takes it."""
         return self.process, self.processes
 
     @property
-    def writes(self):
+    def writes(self) -> bool:
         """Whether this is the process that writes the run."""
         return self.process == 0
 
-    def scope(self):
+    def scope(self) -> AbstractContextManager:
         """Within it, variables are created on all devices."""
         return contextlib.nullcontext()
 
-    def agreed(self, number):
+    def agreed(self, number: int) -> int:
         """A whole number → the first process's, in all of them: they wait for each other."""
         return number
 
-    def total(self, values):
+    def total(self, values: np.ndarray) -> np.ndarray:
         """A NumPy array → its sum over the processes."""
         return values
 
-    def digests(self, model):
+    def digests(self, model: Network) -> set[bytes]:
         """One SHA-256 a replica, of the model's variables as that replica holds them → set of bytes."""
         return {_digest(np.asarray(variable) for variable in named_variables(model).values())}
 
     @contextlib.contextmanager
-    def survivors_told(self, run):
+    def survivors_told(self, run: RunDirectory) -> Iterator[None]:
         """Within it, the loss of another process ends this one with a UserError that says how to go on."""
         yield
 
@@ -67,7 +70,7 @@ class Distribution:
 class Mirrored(Distribution):
     """Several devices of this machine under TensorFlow's MirroredStrategy."""
 
-    def __init__(self, devices):
+    def __init__(self, devices: int) -> None:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -83,10 +86,12 @@ class Mirrored(Distribution):
         self.devices = devices
         self.strategy = tf.distribute.MirroredStrategy(names)
 
-    def scope(self):
+    def scope(self) -> AbstractContextManager:
+        """The strategy's."""
         return self.strategy.scope()
 
-    def digests(self, model):
+    def digests(self, model: Network) -> set[bytes]:
+        """One a device."""
         copies = [
             self.strategy.experimental_local_results(variable.value) for variable in named_variables(model).values()
         ]
@@ -96,7 +101,7 @@ class Mirrored(Distribution):
 class DataParallel(Distribution):
     """Several devices, of one process or of several, under `keras.distribution.DataParallel` on JAX."""
 
-    def __init__(self, devices, hosts=(), processes=1, host=0):
+    def __init__(self, devices: int, hosts: Sequence[str] = (), processes: int = 1, host: int = 0) -> None:
         import jax
 
         # Only the CPU's; where there is an accelerator, that is what is computed on.
@@ -118,28 +123,31 @@ class DataParallel(Distribution):
         # Each process reads its own part of a batch: nothing is left to shard.
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=used, auto_shard_dataset=False))
 
-    def agreed(self, number):
-        return number if self.processes == 1 else int(self._gathered(np.int64(number))[0])
+    def agreed(self, number: int) -> int:
+        """The first process's number, gathered by JAX."""
+        return number if self.processes == 1 else int(self._gathered(np.asarray(number, np.int64))[0])
 
-    def total(self, values):
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum over the processes, gathered by JAX."""
         return values if self.processes == 1 else self._gathered(values).sum(axis=0)
 
-    def _gathered(self, values):
+    def _gathered(self, values: np.ndarray) -> np.ndarray:
         """An array, or number, of each process → (processes, …); bit by bit, as JAX would make 32 bits of 64."""
         from jax.experimental import multihost_utils
 
-        values = np.asarray(values)
         words = np.frombuffer(values.tobytes(), np.uint8)
         found = np.asarray(multihost_utils.process_allgather(words)).reshape(self.processes, -1)
         return np.stack([np.frombuffer(row.tobytes(), values.dtype).reshape(values.shape) for row in found])
 
-    def digests(self, model):
+    def digests(self, model: Network) -> set[bytes]:
+        """One a device of each process."""
         copies = [variable.value.addressable_shards for variable in named_variables(model).values()]
         own = [_digest(np.asarray(shard.data) for shard in replica) for replica in zip(*copies, strict=True)]
         return {row.tobytes() for row in self._gathered(np.frombuffer(b"".join(own), np.uint8)).reshape(-1, 32)}
 
     @contextlib.contextmanager
-    def survivors_told(self, run):
+    def survivors_told(self, run: RunDirectory) -> Iterator[None]:
+        """Turns the errors of Gloo and NCCL, by which JAX's processes meet, into LostProcess."""
         try:
             yield
         except Exception as error:
@@ -157,8 +165,8 @@ class LostProcess(UserError, RuntimeError):
     """A process of the run died. What is left cannot end in the usual way, which waits for all processes."""
 
 
-def distribution_for(devices=1, hosts=None, host=None):
-    """→ Distribution over `devices` of this machine, and of each of `hosts` where there are several.
+def distribution_for(devices: int = 1, hosts: Sequence[str] | None = None, host: int | None = None) -> Distribution:
+    """The Distribution over `devices` of this machine, and of each of `hosts` where there are several.
 
     To be made before anything is computed. Without GPUs the devices are virtual ones of the CPU, which is for trying
     things out: they share its cores.
@@ -176,7 +184,8 @@ def distribution_for(devices=1, hosts=None, host=None):
     processes = len(hosts or ())
     if not hosts:
         hosts = tuple(filter(None, os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "").split(",")))
-        processes = _number_in("KERAS_DISTRIBUTION_NUM_PROCESSES", len(hosts))
+        number = _number_in("KERAS_DISTRIBUTION_NUM_PROCESSES")
+        processes = len(hosts) if number is None else number
     if not hosts:
         if host is not None:
             raise UserError(f"--host {host}: say of which --hosts")
@@ -191,31 +200,31 @@ def distribution_for(devices=1, hosts=None, host=None):
     return DataParallel(devices, hosts, processes, host)
 
 
-def _number_in(variable, default=None):
+def _number_in(variable: str) -> int | None:
     text = os.environ.get(variable, "")
     if text and not text.isdecimal():
         raise UserError(f"{variable}={text}: must be a whole number")
-    return int(text) if text else default
+    return int(text) if text else None
 
 
-def _check_devices(asked, there):
+def _check_devices(asked: int, there: int) -> None:
     if asked > there:
         raise UserError(f"--devices {asked}: there are only {there} here")
 
 
-def _digest(arrays):
+def _digest(arrays: Iterable[np.ndarray]) -> bytes:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.digest()
 
 
-def _is_of_meeting(error):
+def _is_of_meeting(error: Exception) -> bool:
     """Whether processes failed to meet. JAX says so by its own error, or by a ValueError with that one's text."""
     import jax
 
     return isinstance(error, jax.errors.JaxRuntimeError) or any(name in str(error) for name in ("Gloo", "NCCL"))
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]

@@ -1,13 +1,18 @@
 """Cross entropy over the labels that count: per pixel or per image, by classes' weights, over the hardest part."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from data.voc import VOCSegmentation
 from errors import UserError
 from models.layers import sum_over_replicas
+
+Tensor = Any  # of the library that Keras computes with
 
 
 class CrossEntropy(keras.losses.Loss):
@@ -23,13 +28,19 @@ class CrossEntropy(keras.losses.Loss):
     Call: integer labels (...) and float32 logits (..., classes) → a number.
     """
 
-    def __init__(self, class_weights=None, hard_fraction=1.0, ignore_label=None, name="cross_entropy"):
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        hard_fraction: float = 1.0,
+        ignore_label: int | None = None,
+        name: str = "cross_entropy",
+    ) -> None:
         super().__init__(name=name)
         self.class_weights = None if class_weights is None else np.asarray(class_weights, "float32")
         self.hard_fraction = hard_fraction
         self.ignore_label = ignore_label
 
-    def label_weights(self, labels):
+    def label_weights(self, labels: Tensor) -> Tensor:
         """float32 of the labels' shape: what each counts."""
         counts = ops.ones_like(labels, "float32")
         if self.ignore_label is not None:
@@ -38,12 +49,13 @@ class CrossEntropy(keras.losses.Loss):
             return counts
         return counts * ops.take(self.class_weights, self._classes(labels))
 
-    def _classes(self, labels):
+    def _classes(self, labels: Tensor) -> Tensor:
         """The labels as int32, with 0 for those that do not count: the cross entropy of 255 is an error or NaN."""
         labels = ops.cast(labels, "int32")
         return labels if self.ignore_label is None else ops.where(ops.equal(labels, self.ignore_label), 0, labels)
 
-    def call(self, labels, logits):
+    def call(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Integer labels (...) and float32 logits (..., classes) → the loss, a scalar."""
         weights = self.label_weights(labels)
         # The labels are masked and not the logits, of which that would make two more copies.
         losses = weights * ops.sparse_categorical_crossentropy(self._classes(labels), logits, from_logits=True)
@@ -53,7 +65,7 @@ class CrossEntropy(keras.losses.Loss):
         total = sum_over_replicas(ops.sum(weights))  # Keras adds the replicas' losses up
         return ops.sum(losses) / ops.where(total > 0, total, 1.0)
 
-    def _hardest(self, losses, weights):
+    def _hardest(self, losses: Tensor, weights: Tensor) -> Tensor:
         """float32 of the losses' shape: 1 for the hardest of those that weigh anything, 0 for the rest."""
         weighs = weights > 0
         count = ops.cast(ops.ceil(self.hard_fraction * ops.sum(ops.cast(weighs, "float32"))), "int32")
@@ -64,8 +76,8 @@ class CrossEntropy(keras.losses.Loss):
         return ops.cast(ops.logical_and(weighs, ops.stop_gradient(losses) >= threshold), "float32")
 
 
-def class_weights(text, dataset):
-    """What --class-weights says, for a VOCSegmentation → list of one float a class; None for None.
+def class_weights(text: str | None, dataset: VOCSegmentation) -> list[float] | None:
+    """What --class-weights says → one weight a class; None for None.
 
     Args:
         text: "balanced", which is pixels / (classes · pixels of the class) over the data set's masks; or the weights
@@ -93,15 +105,15 @@ def class_weights(text, dataset):
     return weights
 
 
-def pixel_counts(dataset):
-    """int64 (classes,): pixels of each class in the masks of a VOCSegmentation; reads every mask once."""
+def pixel_counts(dataset: VOCSegmentation) -> np.ndarray:
+    """int64 (classes,): pixels of each class in the masks of a data set; reads every mask once."""
     total = np.zeros(256, np.int64)
     for mask in dataset.masks():
         total += np.bincount(mask.ravel(), minlength=256)
     return total[: dataset.num_classes]
 
 
-def balanced_weights(counts):
+def balanced_weights(counts: np.ndarray) -> list[float]:
     """Pixels of each class → weights by which each class counts the same; 0 for a class without any."""
     counts = np.asarray(counts, np.float64)
     weights = np.divide(counts.sum(), len(counts) * counts, out=np.zeros(len(counts)), where=counts > 0)

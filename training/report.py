@@ -1,32 +1,30 @@
 """report.html: a run on one page that opens offline, built from the files of its run directory.
 
-python -m training.report RUN_DIR     builds it anew
-
 Beside what every run keeps (config.json, coverage.json, log.csv) it shows, where they are there,
 
 scores.json       the last evaluation with its confusion matrix, as `eval_seg.py --json` writes it
 predictions.png   a sheet of predictions, as `eval_seg.py --sheet` draws it
 """
 
-import argparse
 import base64
 import io
 import json
 import math
 import re
 import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from html import escape
 from itertools import pairwise
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
-import command_line
 from data.images import read_image, write_whole
 from engine.pictures import png
-from engine.run_directory import RunDirectory, RunError, read_config
+from engine.run_directory import RunDirectory, RunError
 from inference.metrics import SCORES, class_iou, scores_by_class
 
 NAME = "report.html"
@@ -34,7 +32,7 @@ _TEMPLATE = Path(__file__).with_name("report_template.html")
 _NUMBERED_CLASSES = 32  # a larger confusion matrix shows its numbers only under the pointer
 
 
-def write_report(run, *, matrix=None, sheet=None):
+def write_report(run: RunDirectory, *, matrix: np.ndarray | None = None, sheet: np.ndarray | None = None) -> Path:
     """Writes report.html, and what it needs to be built again, into the run's directory; returns its path.
 
     Args:
@@ -55,7 +53,7 @@ def write_report(run, *, matrix=None, sheet=None):
     return run.path / NAME
 
 
-def _page(run):
+def _page(run: RunDirectory) -> str:
     config, log = run.config(), _read_log(run)
     coverage = _read_json(run, "coverage.json", "entries")
     results = _read_json(run, "scores.json", "confusion_matrix")
@@ -80,7 +78,7 @@ def _page(run):
     )
 
 
-def _read_json(run, name, key):
+def _read_json(run: RunDirectory, name: str, key: str) -> dict[str, Any] | None:
     """What a JSON file of the run holds, `key` among it; None without the file."""
     path = run.path / name
     try:
@@ -92,7 +90,7 @@ def _read_json(run, name, key):
     return content
 
 
-def _read_log(run):
+def _read_log(run: RunDirectory) -> "Log":
     try:
         return Log(run.log_rows())
     except (TypeError, ValueError) as error:
@@ -102,31 +100,31 @@ def _read_log(run):
 class Log:
     """log.csv as numbers. `scores` are the columns behind `seconds`, the first of them says which model is best."""
 
-    def __init__(self, rows):
+    def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
         self.rows = [{name: float(text) if text else math.nan for name, text in row.items()} for row in rows]
         names = list(rows[0]) if rows else []
         self.scores = names[names.index("seconds") + 1 :] if rows else []
         self.trained = names[1 : names.index("learning_rate")] if rows else []  # loss and metrics of training
 
-    def points(self, name):
+    def points(self, name: str) -> list[tuple[int, float]]:
         """[(step, value)] where there is a value."""
         return [(int(row["step"]), row[name]) for row in self.rows if math.isfinite(row[name])]
 
-    def best(self):
+    def best(self) -> tuple[int, float] | None:
         """(step, value) of the best model by the first score; None without an evaluation."""
         points = self.points(self.scores[0]) if self.scores else []
         return max(points, key=lambda point: point[1], default=None)
 
 
-def _summary(config, coverage, log):
+def _summary(config: Mapping[str, Any], coverage: Mapping[str, Any] | None, log: Log) -> dict[str, Any]:
     steps, last = config["arguments"]["steps"], log.rows[-1] if log.rows else None
     kind = "DeepLab v3" if "output_stride" in config["model"] else "classifier"
     summary = {"model": f"{kind}, {config['model']['backbone']}", "classes": len(config["classes"])}
     if coverage:
         summary["restored"] = "{loaded}/{variables} backbone variables".format(**coverage["backbone"])
     summary["steps"] = f"{int(last['step']) if last else 0:,} of {steps:,}"
-    if log.best():
-        step, value = log.best()
+    if best := log.best():
+        step, value = best
         summary[f"best {log.scores[0]}, at step {step:,}"] = f"{value:.4f}"
     if last:
         summary["images/s, median"] = f"{_median_rate(log):.3g}"
@@ -134,19 +132,19 @@ def _summary(config, coverage, log):
     return summary
 
 
-def _configuration(config):
+def _configuration(config: Mapping[str, Any]) -> str:
     settings = {"model": config["model"], "arguments": config["arguments"]}
     groups = [f"<h3>{title}</h3>\n" + _pairs(values, "settings") for title, values in settings.items()]
     names = ", ".join(map(escape, config["classes"]))
     return "\n".join([*groups, f"<h3>classes ({len(config['classes'])})</h3>\n<p>{names}</p>"])
 
 
-def _pairs(values, css=None):
+def _pairs(values: Mapping[str, Any], css: str | None = None) -> str:
     items = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(_said(v))}</dd></div>" for name, v in values.items())
     return f'<dl class="{css}">\n{items}\n</dl>' if css else items
 
 
-def _said(value):
+def _said(value: Any) -> str:
     """A setting as people write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -155,7 +153,7 @@ def _said(value):
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _initialization(coverage):
+def _initialization(coverage: Mapping[str, Any] | None) -> str:
     if coverage is None:
         return "<p>From scratch: nothing was restored.</p>"
     lists = []
@@ -168,16 +166,16 @@ def _initialization(coverage):
             f"<details><summary>{title}</summary><ul>{layers}</ul></details>" if count else f"<div>{title}</div>"
         )
     backbone = coverage["backbone"]
+    restored = escape(f"{backbone['loaded']}/{backbone['variables']} backbone variables")
     return (
         f"<p>{escape(coverage['checkpoint'])} → {escape(coverage['model'])}, {escape(coverage['guide'])}-guided: "
-        f"<strong>{backbone['loaded']}/{backbone['variables']} backbone variables</strong>, "
-        f"{backbone['values']:,} values.</p>\n" + "\n".join(lists)
+        f"<strong>{restored}</strong>, {backbone['values']:,} values.</p>\n" + "\n".join(lists)
     )
 
 
-def _layers(entries):
+def _layers(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """One line a layer: `conv1/BatchNorm/{beta, gamma}`, with the reason where there is one."""
-    layers = {}
+    layers: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         scope, slash, leaf = (entry["variable"] or entry["source"]).rpartition("/")
         layers.setdefault((scope + slash, entry["reason"]), []).append(leaf)
@@ -186,7 +184,7 @@ def _layers(entries):
         yield f"{scope}{names}" + (f" ({reason})" if reason else "")
 
 
-def _curves(log):
+def _curves(log: Log) -> str:
     if not log.rows:
         return "<p>No step was logged yet.</p>"
     losses = [name for name in log.scores if name.endswith("loss")]
@@ -200,12 +198,12 @@ def _curves(log):
     return '<div class="charts">\n' + "\n".join(figures) + "</div>"
 
 
-def _figure(title, log, names):
+def _figure(title: str, log: Log, names: Sequence[str]) -> str:
     svg = _chart({name: log.points(name) for name in names})
     return f'<figure role="img" aria-label="{escape(title)}"><figcaption>{escape(title)}</figcaption>{svg}</figure>'
 
 
-def _chart(curves):
+def _chart(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     """{name: [(step, value)]} → inline SVG in the page's own colours and fonts."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -229,7 +227,7 @@ def _chart(curves):
     return re.sub(r' (?:xmlns(?::xlink)?="[^"]*"|id="[\w.]+_\d+"|(?<=<svg )(?:width|height)="[^"]*")', "", svg)
 
 
-def _classes(results):
+def _classes(results: Mapping[str, Any]) -> str:
     matrix = np.asarray(results["confusion_matrix"])
     support = matrix.sum(1)
     rows = []
@@ -246,14 +244,14 @@ def _classes(results):
     )
 
 
-def _measured(results):
+def _measured(results: Mapping[str, Any]) -> str:
     """Where the scores come from: this run's evaluation, or eval_seg.py's."""
     if "step" in results:
         return f"Validation at step {results['step']:,}."
     return escape(f"{results.get('checkpoint')}, image set {results.get('image_set')}, {results.get('images')} images.")
 
 
-def _confusion(results):
+def _confusion(results: Mapping[str, Any]) -> str:
     matrix = np.asarray(results["confusion_matrix"], np.float64)
     support = matrix.sum(1, keepdims=True)
     shares = 100 * np.divide(matrix, support, out=np.zeros_like(matrix), where=support > 0)
@@ -273,14 +271,14 @@ def _confusion(results):
     )
 
 
-def _cell(truth, predicted, share, numbered):
+def _cell(truth: str, predicted: str, share: float, numbered: bool) -> str:
     if share < 0.05:
         return "<td></td>"
     number = f"{share:.0f}" if numbered and share >= 0.5 else ""
     return f'<td style="--v:{share:.1f}" title="{truth} → {predicted}: {share:.1f} %">{number}</td>'
 
 
-def _predictions(path):
+def _predictions(path: Path) -> str | None:
     if not path.is_file():
         return None
     from PIL import Image
@@ -291,7 +289,7 @@ def _predictions(path):
     return f'<img alt="images, truth and predictions" src="data:image/jpeg;base64,{data}">'
 
 
-def _speed(log, arguments):
+def _speed(log: Log, arguments: Mapping[str, Any]) -> str | None:
     if not log.rows:
         return None
     total = log.rows[-1]["seconds"]
@@ -315,20 +313,9 @@ def _speed(log, arguments):
     )
 
 
-def _median_rate(log):
+def _median_rate(log: Log) -> float:
     return statistics.median(row["images_per_second"] for row in log.rows)
 
 
-def _clock(seconds):
+def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", help="the run whose report.html is built")
-    folder = parser.parse_args(argv).run_dir
-    print(write_report(RunDirectory(folder, read_config(folder)["arguments"])))
-
-
-if __name__ == "__main__":
-    command_line.run(main)

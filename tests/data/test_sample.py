@@ -4,8 +4,10 @@ import pytest
 
 from data.image_folder import ImageFolder
 from data.images import DataError
-from data.sample import CLASS_NAMES, SHAPES, draw_image_folder, draw_voc, main
+from data.sample import CLASS_NAMES, SHAPES, draw_image_folder, draw_voc
 from data.voc import VOCSegmentation
+from errors import UserError
+from prepare_data import main
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +112,32 @@ def test_impossible_numbers_are_refused(tmp_path, draw, numbers):
 
 
 def test_command_line(tmp_path, capsys):
-    assert main([str(tmp_path / "voc"), "--train", "2", "--val", "1", "--seed", "5"]) == 0
-    assert "2 training and 1 validation images" in capsys.readouterr().out
+    voc, folder = tmp_path / "voc", tmp_path / "folder"
+    main(["sample", "--out", str(voc), "--train", "2", "--val", "1", "--seed", "5"])
+    assert capsys.readouterr().out == f"Drew 2 training and 1 validation images under {voc}.\n"
     draw_voc(tmp_path / "same", 2, 1, 5)
-    assert content(tmp_path / "voc") == content(tmp_path / "same")
-    assert main([str(tmp_path / "folder"), "--kind", "folder", "--train", "1", "--val", "1"]) == 0
-    assert len(ImageFolder(tmp_path / "folder", "train")) == 4
-    capsys.readouterr()
+    assert content(voc) == content(tmp_path / "same")
+    main(["sample", "--out", str(folder), "--kind", "folder", "--train", "1", "--val", "1"])
+    assert len(ImageFolder(folder, "train")) == 4
 
 
-def test_command_line_tells_a_users_mistake(tmp_path, capsys):
-    assert main([str(tmp_path), "--train", "0"]) == 2
-    assert "Draw 1 image or more" in capsys.readouterr().err
+@pytest.mark.parametrize("flags", [["--train", "0"], ["--val", "0"], ["--seed", "-1"], ["--kind", "coco"]])
+def test_command_line_refuses_what_cannot_be_drawn(tmp_path, capsys, flags):
+    with pytest.raises(SystemExit) as ended:
+        main(["sample", "--out", str(tmp_path / "new"), *flags])
+    assert ended.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_command_line_needs_to_know_what_to_make(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_place_that_cannot_be_written_is_a_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
-    assert main([str(tmp_path / "file")]) == 2
-    assert "file" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"--out .*file: cannot be written \("):
+        main(["sample", "--out", str(tmp_path / "file")])

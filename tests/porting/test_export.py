@@ -23,7 +23,8 @@ from models.checkpoint import open_checkpoint
 from models.deeplab_v3 import DeepLabV3
 from models.resnet import Bottleneck, ResNet
 from models.weight_init import named_variables
-from porting.export import FORMATS, check_installed, drawn_picture, export, write_frozen
+from porting.export import check_installed, drawn_picture, export
+from porting.formats import FORMATS, write_frozen
 from tests.networks import randomize
 
 CROP = 65

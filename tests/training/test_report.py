@@ -1,5 +1,6 @@
 """report.html: what a run did on one page, which asks nothing of the network, in a real browser too."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from engine.run_directory import RunDirectory, RunError
 from models.weight_init import BOOKKEEPING, LOADED, MISSING, Entry, Report
-from training.report import main, write_report
+from report_run import main
+from training.report import write_report
 
 SECTIONS = ["Configuration", "Initialization", "Curves", "Classes", "Confusion matrix", "Predictions", "Speed"]
 CLASSES = ["background", "cat & dog", "<script>alert(1)</script>", "never seen"]
@@ -190,6 +192,20 @@ def test_damaged_file_is_named(tmp_path, name, text, said):
     assert not (run.path / "report.html").exists()
 
 
+def test_whatever_a_runs_files_hold_is_text_on_the_page(tmp_path):
+    hostile = "<i title='&\">"
+    run = a_run(tmp_path / "run", 2, report=initialization(), scores=(hostile,), classes=[hostile, "b"])
+    coverage = json.loads((run.path / "coverage.json").read_text())
+    coverage |= {"checkpoint": hostile, "model": hostile, "guide": hostile}
+    coverage["backbone"] |= {"loaded": hostile, "variables": hostile}
+    coverage["entries"][0] |= {"variable": hostile, "reason": hostile}
+    (run.path / "coverage.json").write_text(json.dumps(coverage))
+    write_report(run, matrix=np.eye(2, dtype=int))
+    page = write_report(run).read_text()
+    assert page.count("&lt;i title=") > 12
+    assert "<i " not in page
+
+
 def test_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"config\.json: cannot be read as a run's configuration"):
         main([str(tmp_path)])
@@ -265,7 +281,7 @@ def test_page_is_no_wider_than_the_window(chromium, tmp_path, width):
 
 
 def test_command_says_a_mistake_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "training.report", str(tmp_path / "none")]
+    command = [sys.executable, "report_run.py", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

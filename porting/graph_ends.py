@@ -1,0 +1,78 @@
+"""Slim's end points in a graph: which operation is the output of a scope."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
+
+from models.weight_init import natural_order
+from porting.graph_nodes import Node, split_tensor
+
+# What may end a slim layer, unit or block. The last two are batch norm's under an `is_training` placeholder.
+_OUTPUTS = {
+    *("Relu", "Relu6", "Add", "AddV2", "BiasAdd", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
+    *("Identity", "Squeeze", "Merge", "If", "StatelessIf"),
+}
+
+
+def find_end_points(
+    nodes: Mapping[str, Node], origin: str, keys: Iterable[str], scopes: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """`LegacyGraph.end_points` of {operation: node}, by how far each is from the tensor `origin`, the images."""
+    ends = _ends(nodes, origin)
+    by_root = defaultdict(list)
+    for key in keys:
+        root, _, rest = key.partition("/")
+        by_root[root].append((key, f"/{rest}" if rest else ""))
+    found: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    for root, members in by_root.items():
+        called = re.compile(rf"(.*/)?{re.escape((scopes or {}).get(root, root))}(_\d+)?")
+        fitting = {
+            scope: {key: ends[scope + rest] for key, rest in members if scope + rest in ends}
+            for scope in ends
+            if called.fullmatch(scope)
+        }
+        best = min(fitting, key=lambda s: (-len(fitting[s]), s.count("/"), natural_order(s)), default=None)
+        if best is not None and fitting[best]:
+            found |= {key: f"{op}:0" for key, op in fitting[best].items()}
+            chosen[root] = best
+    return {key: found[key] for key in keys if key in found}, chosen
+
+
+def _ends(nodes: Mapping[str, Node], origin: str) -> dict[str, str]:
+    """{scope or operation: the operation that is its output}, of all that depends on the input."""
+    depth, consumers = _depths(nodes, split_tensor(origin))
+    best: dict[str, tuple[tuple[bool, int], str]] = {}
+    for name, level in depth.items():
+        if nodes[name].op not in _OUTPUTS:
+            continue
+        scope = name
+        while "/" in scope:
+            scope = scope.rpartition("/")[0]
+            feeds_outside = any(not user.startswith(scope + "/") for user in consumers[name])
+            rank = (feeds_outside, level)
+            if scope not in best or rank > best[scope][0]:  # of equals the first: a conditional's first output
+                best[scope] = rank, name
+    return {scope: name for scope, (_, name) in best.items()} | {name: name for name in depth}
+
+
+def _depths(nodes: Mapping[str, Node], origin: tuple[str, int]) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """({operation: longest way from the input}, {operation: operations that take its data})"""
+    inputs = {
+        node.name: [split_tensor(text) for text in node.input if not text.startswith("^")]
+        for node in nodes.values()
+        if node.op != "NextIteration"  # the only edge back in a graph
+    }
+    consumers = defaultdict(list)
+    for name, tensors in inputs.items():
+        for op, _ in tensors:
+            consumers[op].append(name)
+    depth: dict[str, int] = {}
+    before_each = {name: [op for op, _ in tensors] for name, tensors in inputs.items()}
+    for name in TopologicalSorter(before_each).static_order():
+        tensors = inputs.get(name, [])
+        before = [depth[op] for op, _ in tensors if op in depth] + [0] * (origin in tensors)
+        if before and name != origin[0]:
+            depth[name] = 1 + max(before)
+    return {name: depth[name] for name in nodes if name in depth}, consumers
