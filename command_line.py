@@ -1,6 +1,7 @@
 """What the programs' command lines share: flags made from groups of options, errors that are said, not traced back."""
 
 import argparse
+import dataclasses
 import importlib
 import os
 import sys
@@ -9,11 +10,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from engine.kinds import Kind, Option, OptionError, Options, described_options, flag
+from engine.kinds import Kind, Option, OptionError, Options, described_options, flag, groups_of
 from engine.startup import quiet_tensorflow
 from errors import UserError
 
 Group = TypeVar("Group", bound=Options)
+Several = TypeVar("Several")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -110,6 +112,18 @@ def _add_flag(section: Any, name: str, described: Option, default: Any, paper: b
 def chosen(args: argparse.Namespace, group: type[Group]) -> Group:
     """The group of options that a command line chose; options that it has no flag for are at their defaults."""
     return group(**{name: getattr(args, name) for name in described_options(group) if hasattr(args, name)})
+
+
+def add_groups(parser: argparse.ArgumentParser, several: Any, *, paper: bool = True) -> None:
+    """Adds the flags of all groups of a dataclass that holds several, as `engine.options.SegmentationTraining`."""
+    for group in groups_of(several).values():
+        add_options(parser, group, paper=paper)
+
+
+def chosen_groups(args: argparse.Namespace, several: Several) -> Several:
+    """`several` with the options that a command line chose."""
+    groups = {name: chosen(args, type(group)) for name, group in groups_of(several).items()}
+    return dataclasses.replace(several, **groups)  # type: ignore[type-var]
 
 
 def argument_type(kind: Kind) -> Callable[[str], Any]:

@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from data.voc import VOCSegmentation
     from inference import measuring
 
-    how, looks, reading, scores, pictures = (
-        command_line.chosen(args, group) for group in (Opening, Looks, Reading, ScoreFiles, PredictionFiles)
-    )
+    how, looks = command_line.chosen(args, Opening), command_line.chosen(args, Looks)
+    reading, scores = command_line.chosen(args, Reading), command_line.chosen(args, ScoreFiles)
+    pictures = command_line.chosen(args, PredictionFiles)
     dataset = VOCSegmentation(args.data, args.image_set, masks=not args.predict_only)
     outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
     measuring.check_outputs(outputs, dataset)

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {args.out}: must end in .npy")
     paths = find_images(args.images)
 
+    from data.images import DataError
     from inference.features import extract, write_features
     from inference.opening import restored_tap
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     loaded, total, values = report.backbone
     print(f"{args.ckpt}: {loaded}/{total} variables up to {args.end_point}, {values:,} values", flush=True)
 
-    skipped: list[UserError] = []
+    skipped: list[DataError] = []
     rows = extract(model, paths, args.image_size, args.batch_size, args.pool, skipped)
     shape = write_features(args.out, rows)
     for error in skipped:

@@ -11,7 +11,7 @@ Options are groups (`engine.options`): `Opening(output_stride=8)`, `Looks(flip=T
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.options import (
+    FIRST_STAGE,
+    SECOND_STAGE,
     Architecture,
     Devices,
     Learning,
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
     import keras
 
     from engine.run_directory import RunDirectory
-    from inference.measuring import Measured, Predictor
+    from inference.measuring import Measured
+    from inference.protocols import Predictor
     from models.identify import Identity
     from models.weight_init import Report
 
@@ -239,7 +242,7 @@ def fine_tune(
         data: folder in the VOC layout.
         model: the backbone, e.g. "resnet_v2_50"; None is told from the checkpoint.
         stage2: the paper's second stage.
-        restore … devices: groups of options; None is the paper's (`engine.options.segmentation_defaults`).
+        restore … devices: groups of options; None is the paper's (`engine.options.FIRST_STAGE`, `SECOND_STAGE`).
 
     Returns:
         the run, which `load` takes; None after a dry run.
@@ -252,17 +255,18 @@ def fine_tune(
     import_keras()
     from training.segmentation import train_segmentation
 
-    return train_segmentation(
-        None if ckpt is None else os.fspath(ckpt),
-        os.fspath(data),
-        stage2=stage2,
-        restore=restore,
-        architecture=architecture,
-        images=images,
-        loss=loss,
-        recipe=recipe,
-        learning=learning,
-        run=run,
-        devices=devices,
-        model=model,
+    given: dict[str, Any] = {
+        "restore": restore,
+        "architecture": architecture,
+        "images": images,
+        "loss": loss,
+        "recipe": recipe,
+        "learning": learning,
+        "run": run,
+        "devices": devices,
+    }
+    options = replace(
+        SECOND_STAGE if stage2 else FIRST_STAGE, **{name: group for name, group in given.items() if group is not None}
     )
+    checkpoint = None if ckpt is None else os.fspath(ckpt)
+    return train_segmentation(checkpoint, os.fspath(data), options, stage2=stage2, model=model)

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
-from engine.options import classification_defaults
+from engine.options import ClassificationTraining
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,8 +26,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="three runs under one budget (all learns, only what is new, from scratch), a table and a plot",
     )
-    for group in classification_defaults().values():
-        command_line.add_options(parser, group, paper=False)
+    command_line.add_groups(parser, ClassificationTraining(), paper=False)
     return parser.parse_args(argv)
 
 
@@ -39,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import_keras()
     from training.classification import train_classifier
 
-    groups = {name: command_line.chosen(args, type(group)) for name, group in classification_defaults().items()}
+    options = command_line.chosen_groups(args, ClassificationTraining())
     ckpt = None if args.ckpt == "none" else args.ckpt
-    train_classifier(ckpt, args.data, model=args.model, compare=args.compare, **groups)
+    train_classifier(ckpt, args.data, options, model=args.model, compare=args.compare)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
-from engine.options import segmentation_defaults
+from engine.options import FIRST_STAGE, SECOND_STAGE
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,8 +32,7 @@ def _parser(stage2: bool) -> argparse.ArgumentParser:
         help="the paper's second stage, from the first one's run, all of whose model is restored: output stride 8, "
         "frozen batch norm, base rate 0.001; flags given besides win",
     )
-    for group in segmentation_defaults(stage2).values():
-        command_line.add_options(parser, group)
+    command_line.add_groups(parser, SECOND_STAGE if stage2 else FIRST_STAGE)
     return parser
 
 
@@ -45,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import_keras()
     from training.segmentation import train_segmentation
 
-    groups = {name: command_line.chosen(args, type(group)) for name, group in segmentation_defaults().items()}
+    options = command_line.chosen_groups(args, FIRST_STAGE)
     ckpt = None if args.ckpt == "none" else args.ckpt
-    train_segmentation(ckpt, args.data, stage2=args.stage2, model=args.model, **groups)
+    train_segmentation(ckpt, args.data, options, stage2=args.stage2, model=args.model)
 
 
 if __name__ == "__main__":

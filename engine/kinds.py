@@ -125,6 +125,11 @@ def described_options(group: Options | type[Options]) -> dict[str, Option]:
     return {field.name: field.metadata["option"] for field in fields}
 
 
+def groups_of(several: Any) -> dict[str, Options]:
+    """{field: group of options} of a dataclass that holds several groups, in order."""
+    return {field.name: getattr(several, field.name) for field in dataclasses.fields(several)}
+
+
 def recorded(*groups: Options, **more: Any) -> dict[str, Any]:
     """All options of several groups as one flat dict, as a run's `config.json` keeps them; `more` goes before."""
     flat = dict(more)

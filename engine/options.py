@@ -5,7 +5,7 @@ and a run's `config.json` keeps the options under the same names. "The paper" is
 Convolution for Semantic Image Segmentation" (2017), section 4.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.kinds import (
     CLASS_WEIGHTS,
@@ -382,27 +382,38 @@ class Verification(Options):
     json: str | None = option(None, "write all of it to this file too", TEXT, takes="FILE")
 
 
-def segmentation_defaults(stage2: bool = False) -> dict[str, Options]:
-    """{argument of `train_segmentation`: its options where none are given}: the paper's recipe, or its second stage."""
-    return {
-        "restore": Restore(),
-        "architecture": Architecture(output_stride=8 if stage2 else 16),
-        "images": SegmentationImages(),
-        "loss": SegmentationLoss(),
-        "recipe": Recipe(learning_rate=0.001) if stage2 else Recipe(),
-        "learning": Learning(freeze_bn="all") if stage2 else Learning(),
-        "run": Run(run_dir="runs/seg-stage2") if stage2 else Run(),
-        "devices": Devices(),
-    }
+@dataclass(frozen=True)
+class SegmentationTraining:
+    """All groups of options of a segmentation model's training; the defaults are the paper's first stage."""
+
+    restore: Restore = field(default_factory=Restore)
+    architecture: Architecture = field(default_factory=lambda: Architecture(output_stride=16))
+    images: SegmentationImages = field(default_factory=SegmentationImages)
+    loss: SegmentationLoss = field(default_factory=SegmentationLoss)
+    recipe: Recipe = field(default_factory=Recipe)
+    learning: Learning = field(default_factory=Learning)
+    run: Run = field(default_factory=Run)
+    devices: Devices = field(default_factory=Devices)
 
 
-def classification_defaults() -> dict[str, Options]:
-    """{argument of `train_classifier`: its options where none are given}."""
-    return {
-        "restore": Restore(),
-        "images": ClassificationImages(),
-        "recipe": Recipe(steps=300, batch_size=32, learning_rate=0.01, weight_decay=5e-4),
-        "learning": Learning(),
-        "run": Run(run_dir="runs/cls"),
-        "devices": Devices(),
-    }
+FIRST_STAGE = SegmentationTraining()
+SECOND_STAGE = SegmentationTraining(
+    architecture=Architecture(output_stride=8),
+    recipe=Recipe(learning_rate=0.001),
+    learning=Learning(freeze_bn="all"),
+    run=Run(run_dir="runs/seg-stage2"),
+)
+
+
+@dataclass(frozen=True)
+class ClassificationTraining:
+    """All groups of options of a classifier's training."""
+
+    restore: Restore = field(default_factory=Restore)
+    images: ClassificationImages = field(default_factory=ClassificationImages)
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe(steps=300, batch_size=32, learning_rate=0.01, weight_decay=5e-4)
+    )
+    learning: Learning = field(default_factory=Learning)
+    run: Run = field(default_factory=lambda: Run(run_dir="runs/cls"))
+    devices: Devices = field(default_factory=Devices)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,20 +24,8 @@ from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class
 from inference.opening import open_segmenter
 from inference.prediction import refuse_checkpoint_options
+from inference.protocols import Predictor
 from inference.submission import Submission, check_submission
-
-
-class Predictor(Protocol):
-    """What labels images: a `ModelPredictor`, or an export's (`inference.runtimes`)."""
-
-    class_names: tuple[str, ...]
-    num_classes: int
-
-    def labels(self, image: np.ndarray) -> np.ndarray:
-        """uint8 RGB (H, W, 3) → uint8 (H, W)."""
-
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +169,7 @@ def measure(
         result["trimap"]["iou"] = {name: [band["iou"][name] for band in bands] for name in names}
     if worst:
         result["worst"] = [{"name": dataset.names[index], "miou": miou} for miou, index, _ in worst.found]
-        write_whole(pictures.worst, png(evaluation.worst_sheet(worst, dataset, names)))
+        write_whole(str(pictures.worst), png(evaluation.worst_sheet(worst, dataset, names)))
     if pictures.confusion:
         write_whole(pictures.confusion, confusion_picture(total.matrix, names))
     if pictures.sheet:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,7 +21,7 @@ from models.preprocessing import PREPROCESSINGS
 from models.weight_init import MISMATCH, MISSING, Report, checkpoint_guided_init, rename_scope
 
 
-def checkpoint_identity(path: str, rename: Mapping[str, str] | None = None) -> Identity:
+def checkpoint_identity(path: str | Path, rename: Mapping[str, str] | None = None) -> Identity:
     """→ models.identify.Identity of a checkpoint, its names renamed first."""
     with open_checkpoint(path) as checkpoint:
         shapes = {rename_scope(name, rename or {}): shape for name, shape in checkpoint.shapes.items()}
@@ -31,7 +32,7 @@ def checkpoint_identity(path: str, rename: Mapping[str, str] | None = None) -> I
 
 
 def resolve_backbone(
-    name: str | None, path: str | None, rename: Mapping[str, str] | None = None
+    name: str | None, path: str | Path | None, rename: Mapping[str, str] | None = None
 ) -> tuple[str, float, Identity | None]:
     """The backbone asked for by `name`, or else the one in the checkpoint `path` (None: from scratch).
 
@@ -57,7 +58,7 @@ def resolve_backbone(
 
 
 def segmenter_of(
-    checkpoint: str, rename: Mapping[str, str] | None = None, architecture: Architecture | None = None
+    checkpoint: str | Path, rename: Mapping[str, str] | None = None, architecture: Architecture | None = None
 ) -> dict[str, Any]:
     """The configuration of the DeepLab v3 that a checkpoint was saved from: its run's, or else told from its names.
 
@@ -142,7 +143,7 @@ class OpenedSegmenter:
 
     model: DeepLabV3
     config: dict[str, Any]
-    report: Report | None
+    report: Report
     class_names: tuple[str, ...]
     crop_size: int
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from engine.options import Looks, Opening
 from engine.pictures import legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
+from inference.protocols import Predictor
 
 T = TypeVar("T")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -57,24 +58,35 @@ def find_inputs(places: Iterable[str]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One input file and the files that are written for it; None for those that nobody wants."""
+class PictureTask:
+    """A picture and the files that are written for it; None for those that nobody wants."""
 
     source: Path
-    overlay: Path | None
-    mask: Path | None = None
+    mask: Path
+    overlay: Path | None = None
     probabilities: Path | None = None
-    legend: Path | None = None
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it is a film and not a picture."""
-        return self.source.suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def written(self) -> list[Path]:
         """The files that are written for it."""
-        return [path for path in (self.mask, self.overlay, self.probabilities, self.legend) if path]
+        return [path for path in (self.mask, self.overlay, self.probabilities) if path]
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """A video and the files that are written for it."""
+
+    source: Path
+    overlay: Path
+    legend: Path
+
+    @property
+    def written(self) -> list[Path]:
+        """The files that are written for it."""
+        return [self.overlay, self.legend]
+
+
+Task = PictureTask | VideoTask
 
 
 def plan(
@@ -111,11 +123,11 @@ def _task(source: Path, stem: Path, with_overlay: bool, with_probabilities: bool
             raise UserError(
                 f"{source}: a video becomes an overlay and nothing else: no --probabilities, no --no-overlay"
             )
-        return Task(source, named("_overlay.mp4"), legend=named("_legend.png"))
-    return Task(
+        return VideoTask(source, named("_overlay.mp4"), named("_legend.png"))
+    return PictureTask(
         source,
-        named("_overlay.png") if with_overlay else None,
         named(".png"),
+        named("_overlay.png") if with_overlay else None,
         named("_probabilities.npz") if with_probabilities else None,
     )
 
@@ -123,7 +135,7 @@ def _task(source: Path, stem: Path, with_overlay: bool, with_probabilities: bool
 # Which model
 
 
-def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task], watch: "Stopwatch") -> Any:
+def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task], watch: "Stopwatch") -> Predictor:
     """The predictor of an export, or else of a checkpoint or run, with `labels(image)` and `probabilities(image)`.
 
     Args:
@@ -160,7 +172,7 @@ def _repay_no_tracing(tasks: Sequence[Task], crop_size: int, passes: int) -> boo
     """
     pixels = 0
     for task in tasks:
-        if task.is_video or pixels > 1_000_000:
+        if isinstance(task, VideoTask) or pixels > 1_000_000:
             return False
         try:
             height, width = image_size(task.source)
@@ -177,7 +189,7 @@ def refuse_checkpoint_options(path: str, how: Opening, looks: Looks) -> None:
         raise UserError(f"{path}: is an export, whose network is fixed; {flags}: only for a checkpoint or run")
 
 
-def class_names_of(predictor: Any, path: str | None = None) -> tuple[str, ...]:
+def class_names_of(predictor: Predictor, path: str | None = None) -> tuple[str, ...]:
     """The names in the file `path`, else the model's own; DataError where there are not as many as it has classes."""
     if path is None:
         return tuple(predictor.class_names)
@@ -191,21 +203,22 @@ def class_names_of(predictor: Any, path: str | None = None) -> tuple[str, ...]:
 
 
 def predict(
-    predictor: Any, class_names: Sequence[str], tasks: Iterable[Task]
+    predictor: Predictor, class_names: Sequence[str], tasks: Iterable[Task]
 ) -> Iterator[tuple[Task, str | UserError]]:
     """Predicts and writes every task's files, the next image being read meanwhile.
 
     Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read,
     or the model cannot take it.
     """
-    for task, image in ahead((task, None if task.is_video else _read(task.source)) for task in tasks):
+    read = ((task, None if isinstance(task, VideoTask) else _read(task.source)) for task in tasks)
+    for task, image in ahead(read):
         try:
-            if task.is_video:
+            if isinstance(task, VideoTask):
                 yield task, _predict_video(predictor, class_names, task)
-            elif isinstance(image, DataError):
-                yield task, image
-            else:
+            elif isinstance(image, np.ndarray):
                 yield task, _predict_image(predictor, class_names, task, image)
+            elif image is not None:
+                yield task, image
         except UserError as error:
             yield task, error
 
@@ -227,7 +240,7 @@ def _read(path: Path) -> np.ndarray | DataError:
         return error
 
 
-def _predict_image(predictor: Any, class_names: Sequence[str], task: Task, image: np.ndarray) -> str:
+def _predict_image(predictor: Predictor, class_names: Sequence[str], task: PictureTask, image: np.ndarray) -> str:
     if task.probabilities:  # the labels are taken from them: the network runs once, and the two files agree
         probabilities = predictor.probabilities(image)
         labels = probabilities.argmax(-1).astype(np.uint8)
@@ -242,8 +255,9 @@ def _predict_image(predictor: Any, class_names: Sequence[str], task: Task, image
     return f"{width}x{height}  {_shares(Counter(_counts(labels)), class_names)}"
 
 
-def _predict_video(predictor: Any, class_names: Sequence[str], task: Task) -> str:
-    counts, frames = Counter(), 0
+def _predict_video(predictor: Predictor, class_names: Sequence[str], task: VideoTask) -> str:
+    counts: Counter[int] = Counter()
+    frames = 0
     with beside(task.overlay) as partial, _VideoWriter(partial) as writer:
         for frame, rate in ahead(tqdm(read_frames(task.source), desc=task.source.name, unit="frame", disable=None)):
             labels = predictor.labels(frame)
@@ -301,7 +315,7 @@ class _VideoWriter:
         if self._video is None:
             self.size = width, height
             even = width + width % 2, height + height % 2
-            self._video = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), rate, even)
+            self._video = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), rate, even)
             if not self._video.isOpened():
                 raise UserError(f"{self.path}: cannot be written as an MPEG-4 video by this OpenCV")
         frame = np.ascontiguousarray(picture[..., ::-1])
@@ -328,9 +342,9 @@ class Stopwatch:
         return "\n".join(f"{seconds:7.2f} s  {step}" for step, seconds in self.laps.items())
 
 
-def time_network(predictor: Any, task: Task, watch: Stopwatch) -> None:
+def time_network(predictor: Predictor, task: Task, watch: Stopwatch) -> None:
     """Predicts a picture again, which takes the time of its network alone."""
-    if not task.is_video and not isinstance(image := _read(task.source), DataError):
+    if isinstance(task, PictureTask) and isinstance(image := _read(task.source), np.ndarray):
         predict = predictor.probabilities if task.probabilities else predictor.labels
         watch.lap("the first input read again")
         with suppress(UserError):  # it was skipped, and said

@@ -51,7 +51,7 @@ def verify(old: str, image: str, how: Verification) -> bool:
                 f"{graph.path}: none of the model's end points ({', '.join(list(ours)[:3])} …) is found behind "
                 f"{graph.input}; a scope of another name is told with --scope OLD=NEW, another input with --input"
             )
-        function = graph.prune(tensors.values(), how.feed)
+        function = graph.prune(list(tensors.values()), how.feed)
         theirs = function(images.repeat((graph.input_shape or [None])[0] or 1, axis=0))
         stride = how.output_stride or stride_of(size, {key: theirs[tensor] for key, tensor in tensors.items()})
         if stride not in (None, model.output_stride):
@@ -61,12 +61,13 @@ def verify(old: str, image: str, how: Verification) -> bool:
     rows = [compare(key, tensor, theirs[tensor][:1], ours[key], how.tolerance) for key, tensor in tensors.items()]
     unshared = [key for key in ours if key not in tensors]
     show(rows, unshared)
-    weights = compare_weights(graph, model, old_rename, how.tolerance) if how.ckpt else None
-    if weights:
-        show_weights(weights, graph, how.ckpt)
+    compared = None
+    if how.ckpt:
+        compared = compare_weights(graph, model, old_rename, how.tolerance)
+        show_weights(compared, graph, how.ckpt)
     departs = next((row["end_point"] for row in rows if not row["agrees"]), None)
-    agree = departs is None and not (weights and any(not row["agrees"] for row in weights["different"]))
-    print(verdict(rows, departs, weights, how.tolerance))
+    agree = departs is None and not (compared and any(not row["agrees"] for row in compared["different"]))
+    print(verdict(rows, departs, compared, how.tolerance))
     if departs and function.normalizes_by_batch:
         print(
             "the old graph normalizes by batch statistics: it was built with is_training=True; export it for inference"
@@ -84,7 +85,7 @@ def verify(old: str, image: str, how: Verification) -> bool:
             "departs_at": departs,
             "end_points": rows,
             "not_in_old": unshared,
-            "weights": weights,
+            "weights": compared,
         }
         write_json(how.json, document)
     return agree
@@ -115,7 +116,7 @@ def own_weights(graph: LegacyGraph, folder: str) -> str | Path:
     if not graph.frozen:
         raise LegacyGraphError(f"{graph.path}: no weights under slim's names in this graph; give them with --ckpt")
     prefix = Path(folder) / "constants.ckpt"
-    write_checkpoint(prefix, graph.values(graph.variables))
+    write_checkpoint(prefix, graph.values(list(graph.variables)))
     return prefix
 
 
@@ -187,7 +188,7 @@ def build_model(
         asked = Architecture(output_stride=stride, multi_grid=how.multi_grid, features=how.features)
         model = build_segmenter(segmenter_of(weights, rename, asked))
     else:
-        options = {"num_classes": identity.num_classes} | ({"output_stride": stride} if stride else {})
+        options: dict[str, Any] = {"num_classes": identity.num_classes} | ({"output_stride": stride} if stride else {})
         if identity.backbone == "mobilenet_v2":
             options["depth_multiplier"] = identity.depth_multiplier
         model = BACKBONES[identity.backbone](**options)

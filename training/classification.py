@@ -11,7 +11,7 @@ import numpy as np
 from data.image_folder import ImageFolder
 from data.pipeline import evaluation_batches, training_batches
 from data.transforms import random_resized_crop_flip, resize_center_crop
-from engine.options import ClassificationImages, Devices, Learning, Recipe, Restore, Run, classification_defaults
+from engine.options import ClassificationImages, ClassificationTraining, Restore
 from engine.run_directory import RunDirectory
 from inference import opening
 from inference.evaluation import ClassifierValidator, classified_sheet
@@ -30,15 +30,10 @@ def read_folders(data: str | Path, strict: bool = False) -> tuple[ImageFolder, I
 
 
 def train_classifier(
-    ckpt: str | Path | None,
-    data: str | Path,
+    ckpt: str | None,
+    data: str,
+    options: ClassificationTraining,
     *,
-    restore: Restore | None = None,
-    images: ClassificationImages | None = None,
-    recipe: Recipe | None = None,
-    learning: Learning | None = None,
-    run: Run | None = None,
-    devices: Devices | None = None,
     model: str | None = None,
     compare: bool = False,
 ) -> RunDirectory | None:
@@ -47,7 +42,6 @@ def train_classifier(
     Args:
         ckpt: what `--ckpt` takes; None trains from scratch.
         data: folder with train/CLASS and val/CLASS.
-        restore … devices: groups of options; None is `classification_defaults()`'s.
         model: the backbone, e.g. "resnet_v2_50"; None is told from the checkpoint.
         compare: three runs under one budget in sub-folders of the run directory (everything learns, only what is new,
             from scratch), and a table and a plot of their validation curves.
@@ -55,21 +49,17 @@ def train_classifier(
     Returns:
         the RunDirectory; None after a dry run, or three runs.
     """
-    given = (restore, images, recipe, learning, run, devices)
-    restore, images, recipe, learning, run, devices = (
-        default if group is None else group
-        for group, default in zip(given, classification_defaults().values(), strict=True)
-    )
+    images = options.images
     sets = read_folders(data, images.strict_data)
     asked = Training(
-        None if ckpt is None else str(ckpt),
-        restore,
-        recipe,
-        learning,
-        run,
-        devices,
+        ckpt,
+        options.restore,
+        options.recipe,
+        options.learning,
+        options.run,
+        options.devices,
         others=(images,),
-        named={"data": str(data), "model": model, "compare": compare},
+        named={"data": data, "model": model, "compare": compare},
     )
     if not compare:
         return _train(asked, images, *sets)
@@ -141,7 +131,8 @@ def _compare(asked: Training, images: ClassificationImages, train_set: ImageFold
         place = dataclasses.replace(asked.run, run_dir=str(Path(asked.run.run_dir) / name))
         named = {**asked.named, "model": backbone}
         experiment = dataclasses.replace(asked, run=place, named=named, **changes)
-        runs[name] = _train(experiment, images, train_set, val_set)
+        if (run := _train(experiment, images, train_set, val_set)) is not None:
+            runs[name] = run
         keras.utils.clear_session()
     if not asked.run.dry_run:
         print(write_comparison(asked.run.run_dir, runs, "val_accuracy"))

@@ -69,7 +69,7 @@ def scope_of(name: str, backbone_scope: str | None) -> str:
 def scope_table(model: keras.Model, restored: set[str]) -> str:
     """Says for each scope of the model: restored or new, learns or frozen, how many variables and values."""
     learning = learning_names(model)
-    rows = {}
+    rows: dict[str, dict[str, int]] = {}
     for name, variable in named_variables(model).items():
         row = rows.setdefault(
             scope_of(name, model.backbone_scope), {"restored": 0, "learning": 0, "variables": 0, "values": 0}

@@ -76,7 +76,7 @@ class CrossEntropy(keras.losses.Loss):
         return ops.cast(ops.logical_and(weighs, ops.stop_gradient(losses) >= threshold), "float32")
 
 
-def class_weights(text: str | None, dataset: VOCSegmentation) -> list[float] | None:
+def class_weights(text: str | Sequence[float] | None, dataset: VOCSegmentation) -> list[float] | None:
     """What --class-weights says → one weight a class; None for None.
 
     Args:

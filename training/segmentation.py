@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,17 +10,7 @@ import numpy as np
 from data.pipeline import cached, training_batches
 from data.transforms import random_scale_crop_flip
 from data.voc import VOCSegmentation
-from engine.options import (
-    Architecture,
-    Devices,
-    Learning,
-    Recipe,
-    Restore,
-    Run,
-    SegmentationImages,
-    SegmentationLoss,
-    segmentation_defaults,
-)
+from engine.options import FIRST_STAGE, Recipe, SegmentationImages, SegmentationTraining
 from engine.run_directory import RunDirectory
 from inference import evaluation, opening
 from inference.metrics import SCORES
@@ -32,18 +21,11 @@ from training.run import Task, Training, run_training
 
 
 def train_segmentation(
-    ckpt: str | Path | None,
-    data: str | Path,
+    ckpt: str | None,
+    data: str,
+    options: SegmentationTraining = FIRST_STAGE,
     *,
     stage2: bool = False,
-    restore: Restore | None = None,
-    architecture: Architecture | None = None,
-    images: SegmentationImages | None = None,
-    loss: SegmentationLoss | None = None,
-    recipe: Recipe | None = None,
-    learning: Learning | None = None,
-    run: Run | None = None,
-    devices: Devices | None = None,
     model: str | None = None,
 ) -> RunDirectory | None:
     """Fine-tunes DeepLab v3 from a checkpoint; a run directory that was left unfinished is continued.
@@ -51,8 +33,8 @@ def train_segmentation(
     Args:
         ckpt: what `--ckpt` takes; None trains from scratch.
         data: folder in the VOC layout.
+        options: for the second stage `engine.options.SECOND_STAGE`, or what is made of it.
         stage2: the paper's second stage, from the first one's run, all of whose model is restored.
-        restore … devices: groups of options; None is `segmentation_defaults(stage2)`'s.
         model: the backbone, e.g. "resnet_v2_50"; None is told from the checkpoint.
 
     Returns:
@@ -61,29 +43,26 @@ def train_segmentation(
     Raises:
         UserError: what a user can mend, before anything is written or with what was written whole.
     """
-    given = (restore, architecture, images, loss, recipe, learning, run, devices)
-    defaults = segmentation_defaults(stage2).values()
-    restore, architecture, images, loss, recipe, learning, run, devices = (
-        default if group is None else group for group, default in zip(given, defaults, strict=True)
-    )
+    images, recipe, workers = options.images, options.recipe, options.run.workers
     train_set = VOCSegmentation(data, images.train_set)
     val_set = VOCSegmentation(data, images.val_set)
     # The run keeps the numbers.
-    loss = dataclasses.replace(loss, class_weights=class_weights(loss.class_weights, train_set))
+    weights = class_weights(options.loss.class_weights, train_set)
+    loss = dataclasses.replace(options.loss, class_weights=weights and tuple(weights))
     asked = Training(
-        None if ckpt is None else str(ckpt),
-        restore,
+        ckpt,
+        options.restore,
         recipe,
-        learning,
-        run,
-        devices,
-        others=(architecture, images, loss),
-        named={"data": str(data), "stage2": stage2, "model": model},
+        options.learning,
+        options.run,
+        options.devices,
+        others=(options.architecture, images, loss),
+        named={"data": data, "stage2": stage2, "model": model},
     )
 
     def configure(checkpoint: str | None) -> dict[str, Any]:
         return opening.config_to_train(
-            model, train_set.num_classes, checkpoint, restore.rename, architecture, all_of_it=stage2
+            model, train_set.num_classes, checkpoint, options.restore.rename, options.architecture, all_of_it=stage2
         )
 
     def pictures(network: keras.Model) -> Callable[[], np.ndarray]:
@@ -94,12 +73,12 @@ def train_segmentation(
         class_names=train_set.class_names,
         configure=configure,
         build=opening.build_segmenter,
-        batches=_batches(train_set, images, recipe, run.workers),
+        batches=_batches(train_set, images, recipe, workers),
         validator=lambda network, distribution: evaluation.Validator(
-            network, val_set, images.eval_size, run.workers, distribution
+            network, val_set, images.eval_size, workers, distribution
         ),
         score_names=SCORES,
-        loss=segmentation_loss(loss.class_weights, loss.hard_pixels),
+        loss=segmentation_loss(weights, loss.hard_pixels),
         pictures=pictures,
         whole=stage2,
     )
@@ -111,8 +90,15 @@ def _batches(train_set: VOCSegmentation, images: SegmentationImages, recipe: Rec
 
     def batches(model: keras.Model, start_step: int, stop_step: int, shard: tuple[int, int]) -> Any:
         def augment(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple:
-            options = {"scale_range": images.scale_range, "flip": images.flip}
-            return random_scale_crop_flip(image, mask, rng, images.crop_size, model.preprocessing.mean, **options)
+            return random_scale_crop_flip(
+                image,
+                mask,
+                rng,
+                images.crop_size,
+                model.preprocessing.mean,
+                scale_range=images.scale_range,
+                flip=images.flip,
+            )
 
         return training_batches(
             cached(train_set, images.cache),

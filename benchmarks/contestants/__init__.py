@@ -2,7 +2,7 @@
 
 A module here is a contestant. For train_step.py, `build(images, labels, bfloat16)` gives (step, parameters, version),
 where `step()` trains on the batch once and returns the loss, and `parameters` is the number of trainable values. For
-inference.py, `predictor(…)` gives (labels, parameters, version), where `labels(image)` is what is timed: uint8 RGB
+one_image.py, `predictor(…)` gives (labels, parameters, version), where `labels(image)` is what is timed: uint8 RGB
 (H, W, 3) → uint8 (H, W). All share what is here.
 """
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import command_line
 from engine import options
-from engine.kinds import OptionError, changed, described_options, flag, free_options, recorded
+from engine.kinds import OptionError, changed, described_options, flag, free_options, groups_of, recorded
 from engine.options import (
     Learning,
     Looks,
@@ -18,8 +18,6 @@ from engine.options import (
     Recipe,
     Restore,
     Run,
-    classification_defaults,
-    segmentation_defaults,
 )
 from errors import UserError
 
@@ -42,9 +40,9 @@ def test_no_flags_are_the_defaults(group):
     assert changed(group()) == []
 
 
-@pytest.mark.parametrize("defaults", [segmentation_defaults(), segmentation_defaults(True), classification_defaults()])
+@pytest.mark.parametrize("defaults", [options.FIRST_STAGE, options.ClassificationTraining()])
 def test_no_two_groups_of_a_training_share_a_name(defaults):
-    names = [name for group in defaults.values() for name in described_options(group)]
+    names = [name for group in groups_of(defaults).values() for name in described_options(group)]
     assert len(names) == len(set(names))
 
 

@@ -1,6 +1,6 @@
 """Times the same DeepLab v3 from one image to its labels in this project, its exports and PyTorch, interleaved.
 
-    python benchmarks/inference.py --torch-python .venv-torch/bin/python --precision both
+    python benchmarks/one_image.py --torch-python .venv-torch/bin/python --precision both
 
 What is timed, from the outside: uint8 RGB (H, W, 3) in, uint8 (H, W) out, so that preprocessing, upsampling with
 corners aligned and argmax are in it. Every contestant lives in a process of its own and gets the same image. The parent
