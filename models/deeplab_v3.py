@@ -46,7 +46,7 @@ CHOICES = {
 
 
 def separable(channels, name, options, dilation=1):
-    """research/deeplab's `split_separable_conv2d`: 3x3 depthwise, then 1x1, each with norm and activation → two layers."""
+    """3x3 depthwise, then 1x1, each with norm and activation (research/deeplab's `split_separable_conv2d`) → both."""
     return [
         DepthwiseConv2d(channels, 3, dilation=dilation, name=f"{name}_depthwise", **options),
         Conv2d(channels, HEAD_CHANNELS, 1, name=f"{name}_pointwise", **options),
@@ -54,7 +54,7 @@ def separable(channels, name, options, dilation=1):
 
 
 class Decoder(Module):
-    """DeepLab v3+'s (Chen et al., 2018, https://arxiv.org/abs/1802.02611): the head's features beside those of stride 4.
+    """DeepLab v3+'s: the head's features beside those of stride 4 (Chen et al., https://arxiv.org/abs/1802.02611).
 
     kind: "separable", research/deeplab's default, or "plain" 3x3 convolutions.
     """
@@ -90,7 +90,7 @@ class Decoder(Module):
 
 
 class DeepLabV3(Network):
-    """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, on request v3+'s decoder, logits at the input's size.
+    """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, v3+'s decoder if asked for, logits at input size.
 
     Args:
         backbone: a built network without classifier, with `features(images)` of `out_channels` channels.

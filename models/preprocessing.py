@@ -1,4 +1,4 @@
-"""What each family of networks wants to be fed: from 8-bit RGB to floats, by a mean, a scale and an order of channels."""
+"""What each family of networks wants to be fed: 8-bit RGB made floats by a mean, a scale and an order of channels."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any

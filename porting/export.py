@@ -298,7 +298,7 @@ def _description(out, opened):
         "classes": list(opened.class_names),
         "palette": "class k has colour k of PASCAL VOC's palette",
         "input": "uint8 RGB pictures at their own size",
-        "done inside": f"(RGB - {fed.mean}) * {fed.scale:.6g}{'' if fed.order == 'RGB' else ', channels turned to BGR'}; "
+        "done inside": f"(RGB - {fed.mean}) * {fed.scale:.6g}{'' if fed.order == 'RGB' else ', then in order BGR'}; "
         f"padding with {fed.mean}; upsampling; softmax",
         "formats": before["formats"] if before else {},
     }

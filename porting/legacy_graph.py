@@ -21,15 +21,12 @@ import numpy as np
 
 from errors import UserError
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
+from models.frozen_graph import is_weight, variable_name
 from models.weight_init import natural_order
 
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 REF_VARIABLES = ("Variable", "VariableV2", "AutoReloadVariable")
 VARIABLES = (*REF_VARIABLES, "VarHandleOp")
-SLIM_LEAVES = {
-    *("weights", "depthwise_weights", "pointwise_weights", "biases"),
-    *("gamma", "beta", "moving_mean", "moving_variance"),
-}
 _PIPELINE = re.compile(r"Queue|Iterator|Reader|^Stage$|^Unstage$|PyFunc")  # what only a training's input has
 _PIVOTS = ("Identity", "Switch", "Merge")  # control edges to these say which branch of a conditional an op is in
 _ENDS = ("NoOp", "Assert", "SaveV2", "SaveSlices", "Save")  # ops that have no output
@@ -217,8 +214,8 @@ class LegacyGraph:
         for node in self.nodes.values():
             if node.op in VARIABLES:
                 shapes[node.name] = _shape(node) or ()
-            elif _is_weight(node):
-                shapes[_variable(node)] = tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
+            elif is_weight(node):
+                shapes[variable_name(node)] = tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
         return shapes
 
     @property
@@ -389,14 +386,6 @@ def _inference_value(node):
     return 1.0 if dtype.is_floating and "keep_prob" in node.name.lower() else None
 
 
-def _variable(node):
-    return node.name.removesuffix("/read")
-
-
-def _is_weight(node):
-    return node.op == "Const" and _variable(node).rpartition("/")[2] in SLIM_LEAVES
-
-
 @dataclass
 class _Part:
     """The operations that some outputs need, and the tensors at its border that stand for something given.
@@ -428,7 +417,7 @@ class _Part:
             self.fed[tensor] = self.feeds[tensor]
         elif tensor == graph.told:
             self.images = tensor
-        elif node.op in VARIABLES or _is_weight(node):
+        elif node.op in VARIABLES or is_weight(node):
             self.weights[tensor] = op
         elif node.op in PLACEHOLDERS and (value := _inference_value(node)) is not None:
             self.fed[tensor] = value
