@@ -160,7 +160,7 @@ def harmless(name, model_shapes):
     part = first_match(rest, _CLASSIFIER_SCOPES)
     if part is None or _SEGMENTER not in model_shapes:
         return ""
-    beside = {other.split("/")[1] for other in model_shapes if within(other, root)}
+    beside = {other.split("/")[1] for other in model_shapes if other.startswith(f"{root}/")}
     is_classifier = part not in beside and beside & {"block1", "expanded_conv"}
     return "of the classifier, which a segmenter has none of" if is_classifier else ""
 
