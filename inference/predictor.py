@@ -32,8 +32,8 @@ def logits_at(model: DeepLabV3, images: Tensor, scale: float = 1.0) -> Tensor:
     """
     height, width = ops.shape(images)[1:3]
     if scale != 1:
-        images = resize_bilinear(images, _scaled(height, scale), _scaled(width, scale), model.align_corners)
-    return resize_bilinear(model.small_logits(images), height, width, model.align_corners)
+        images = resize_bilinear(images, _scaled(height, scale), _scaled(width, scale), model.upsampling)
+    return resize_bilinear(model.small_logits(images), height, width, model.upsampling)
 
 
 def _scaled(side: Any, scale: float) -> Any:
@@ -239,23 +239,28 @@ class ModelPredictor:
         images = fed[None, :, ::-1] if mirrored else fed[None]
         if scale != 1:
             height, width = (_scaled(side, scale) for side in fed.shape[:2])
-            images = np.asarray(resize_bilinear(images, height, width, self.model.align_corners))
+            images = np.asarray(resize_bilinear(images, height, width, self.model.upsampling))
         stride = self.model.output_stride
         windows = [windows_over(side, self.window or side, stride) for side in images.shape[1:3]]
-        features = None
+        strides = (stride, 4) if self.model.decoder else (stride,)  # a decoder is fed those of stride 4 too
+        features: list[np.ndarray] = []
         for rows, columns in itertools.product(*windows):
-            part = np.asarray(self._features.predict_on_batch(images[:, rows.seen, columns.seen]))
-            if features is None:
-                shape = [math.ceil(side / stride) for side in images.shape[1:3]]
-                features = np.zeros((1, *shape, part.shape[-1]), part.dtype)
-            features[:, rows.kept, columns.kept] = part[:, rows.inner, columns.inner]
-        logits = np.asarray(self._head.predict_on_batch(features), np.float32)[0]
+            parts = self._features.predict_on_batch(images[:, rows.seen, columns.seen])
+            parts = [np.asarray(part) for part in (parts if self.model.decoder else (parts,))]
+            if not features:
+                shapes = [[math.ceil(side / each) for side in images.shape[1:3]] for each in strides]
+                features = [np.zeros((1, *s, p.shape[-1]), p.dtype) for s, p in zip(shapes, parts, strict=True)]
+            for whole, part, each in zip(features, parts, strides, strict=True):
+                down, across = rows.finer(stride // each), columns.finer(stride // each)
+                whole[:, down.kept, across.kept] = part[:, down.inner, across.inner]
+        fed = tuple(features) if self.model.decoder else features[0]
+        logits = np.asarray(self._head.predict_on_batch(fed), np.float32)[0]
         return logits[:, ::-1] if mirrored else logits
 
     def _to_be_upsampled(self, logits: np.ndarray, size: Size) -> tuple[Any, Any, Any]:
         """Logits (h, w, classes) → (logits, (H, h), (W, w)): with what takes them down and across to `size`."""
         sides = zip(logits.shape[:2], size, strict=True)
-        return logits, *(interpolation(small, side, self.model.align_corners) for small, side in sides)
+        return logits, *(interpolation(small, side, self.model.upsampling) for small, side in sides)
 
 
 @dataclass(frozen=True)
@@ -266,6 +271,11 @@ class Window:
     seen: slice
     kept: slice
     inner: slice
+
+    def finer(self, times: int) -> "Window":
+        """The same window over features that are `times` as dense."""
+        kept, inner = (slice(part.start * times, part.stop * times) for part in (self.kept, self.inner))
+        return Window(self.seen, kept, inner)
 
 
 def windows_over(side: int, window: int, stride: int) -> list[Window]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from errors import UserError
+from models.frozen_graph import FrozenGraph
 
 _V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
@@ -31,6 +32,8 @@ class Checkpoint:
         from tensorflow.compat.v1.train import NewCheckpointReader
 
         self.path, self.prefix = str(path), str(prefix)
+        index = Path(f"{self.prefix}.index")
+        self.has_data = not index.is_file() or any(index.parent.glob(f"{_escaped(index.stem)}.data-*"))
         with self._explained("opened"):
             self._reader = NewCheckpointReader(self.prefix)
             self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
@@ -40,6 +43,8 @@ class Checkpoint:
         """The array stored under `name`; CheckpointError when the file is damaged there."""
         if name not in self.shapes:
             raise CheckpointError(f"{self.path}: no variable {name!r} in this checkpoint")
+        if not self.has_data:
+            raise CheckpointError(f"{self.path}: only names and shapes are here; its .data-00000-of-00001 is missing")
         with self._explained(f"read at {name!r}"):
             return np.asarray(self._reader.get_tensor(name))
 
@@ -68,23 +73,48 @@ def is_object_based(names):
 
 
 @contextmanager
-def open_checkpoint(path):
-    """Opens what a user may name: a V2 prefix (or one of its files), a V1 file, a `.tar.gz` as published, a directory.
+def open_checkpoint(path, names_only=False):
+    """Opens what a user may name: a V2 prefix (or one of its files), a V1 file, a `.tar.gz` as published, a directory,
+    or the `.pb` of a frozen graph, whose constants are one.
 
     A directory is read through its `checkpoint` file (so a run directory gives its last checkpoint), or by the only
-    checkpoint in it.
+    checkpoint in it. What is open already is passed on: anything with `path`, `shapes`, `dtypes` and `read`.
+
+    Args:
+        names_only: an `.index` without its data will do; reading a tensor of it raises CheckpointError.
     """
+    if hasattr(path, "shapes"):
+        yield path
+        return
     path = Path(os.path.expanduser(path))
+    if path.suffix == ".pb":
+        yield _open_frozen(path)
+        return
     with tempfile.TemporaryDirectory() as folder:
         if path.name.endswith((".tar.gz", ".tgz", ".tar")):
             prefix = _unpack(path, Path(folder))
         else:
-            prefix = _without_wildcards(find_prefix(path), Path(folder))
+            prefix = _without_wildcards(find_prefix(path, names_only), Path(folder))
         yield Checkpoint(path, prefix)
 
 
-def find_prefix(path):
-    """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none."""
+def _open_frozen(path):
+    """A frozen graph's constants; CheckpointError where there are none."""
+    if (path.parent / "variables").is_dir():
+        raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
+    try:
+        return FrozenGraph(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def find_prefix(path, names_only=False):
+    """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none.
+
+    names_only: an `.index` alone is one.
+    """
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         return _prefix_in(path)
@@ -94,7 +124,7 @@ def find_prefix(path):
     index = Path(f"{prefix}.index")
     shards = list(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*")) if prefix.parent.is_dir() else []
     if index.is_file():
-        if not shards:
+        if not shards and not names_only:
             raise CheckpointError(f"{prefix}: {index.name} is there, but {prefix.name}.data-00000-of-00001 is missing")
         return prefix
     if shards:

@@ -7,7 +7,18 @@ import keras
 from keras import ops
 
 from models import mobilenet_v2, resnet
-from models.layers import AtrousConv2d, Conv2d, Network, Scope, resize_bilinear
+from models.layers import (
+    UPSAMPLINGS,
+    AtrousConv2d,
+    Conv2d,
+    DepthwiseConv2d,
+    Module,
+    Network,
+    Scope,
+    recording,
+    resize_bilinear,
+)
+from models.preprocessing import preprocessing_of
 
 BACKBONES = {
     "resnet_v2_18": resnet.resnet_v2_18,
@@ -24,10 +35,62 @@ BACKBONES = {
 MULTI_GRID = (1, 2, 4)
 ATROUS_RATES = (6, 12, 18)
 HEAD_CHANNELS = 256
+LOW_LEVEL_CHANNELS = 48
+CHOICES = {
+    "features": ("postnorm", "block4"),
+    "upsampling": UPSAMPLINGS,
+    "head_norm": ("batch-norm", "biases"),
+    "head_activation": ("relu", "none"),
+    "decoder": (None, "separable", "plain"),
+}
+
+
+def separable(channels, name, options, dilation=1):
+    """3x3 depthwise, then 1x1, each with norm and activation (research/deeplab's `split_separable_conv2d`) → both."""
+    return [
+        DepthwiseConv2d(channels, 3, dilation=dilation, name=f"{name}_depthwise", **options),
+        Conv2d(channels, HEAD_CHANNELS, 1, name=f"{name}_pointwise", **options),
+    ]
+
+
+class Decoder(Module):
+    """DeepLab v3+'s: the head's features beside those of stride 4 (Chen et al., https://arxiv.org/abs/1802.02611).
+
+    kind: "separable", research/deeplab's default, or "plain" 3x3 convolutions.
+    """
+
+    def __init__(self, channels, kind, upsampling, options):
+        super().__init__(name="decoder")
+        self.upsampling = upsampling
+        self.projection = Conv2d(channels, LOW_LEVEL_CHANNELS, 1, name="feature_projection0", **options)
+        wide = HEAD_CHANNELS + LOW_LEVEL_CHANNELS
+        if kind == "separable":
+            convolutions = [
+                layer
+                for index, width in enumerate((wide, HEAD_CHANNELS))
+                for layer in separable(width, f"decoder_conv{index}", options)
+            ]
+        else:
+            names = ("decoder_conv0_1", "decoder_conv0_2")
+            pair = [
+                Conv2d(width, HEAD_CHANNELS, 3, name=name, **options)
+                for width, name in zip((wide, HEAD_CHANNELS), names, strict=True)
+            ]
+            convolutions = [Scope("decoder_conv0", pair)]
+        self.convolutions = convolutions
+
+    def call(self, encoded, low_level):
+        """(N, h, w, 256) and (N, H, W, C) of stride 4 → (N, H, W, 256)."""
+        height, width = ops.shape(low_level)[1:3]
+        encoded = ops.cast(resize_bilinear(encoded, height, width, self.upsampling), low_level.dtype)
+        x = ops.concatenate([encoded, self.projection(low_level)], axis=-1)
+        for layer in self.convolutions:
+            x = layer(x)
+        return x
 
 
 class DeepLabV3(Network):
-    """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, logits at the input's size.
+    """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, v3+'s decoder if asked for, logits at input size.
 
     Args:
         backbone: a built network without classifier, with `features(images)` of `out_channels` channels.
@@ -36,9 +99,18 @@ class DeepLabV3(Network):
             Empty for the published mobile head, which has none of these branches.
         features: "postnorm" feeds the head what the backbone gives (for ResNet v2: after postnorm and ReLU);
             "block4" the raw sum of the last block, which most public DeepLabs on slim's v2 were trained on.
-        align_corners: upsample with the corners aligned (right for features of this network), or with half-pixel
-            centres, as peers do.
+        upsampling: how logits get the input's size: "align-corners" (right for features of this network, and what the
+            authors do), "half-pixel", or "tf1", as the public re-implementations do.
         batch_norm_decay: of the head's moving statistics.
+        separable_aspp: the dilated branches are `aspp1_depthwise`, `aspp1_pointwise` …: the authors' default.
+        image_pooling: whether there is that branch.
+        rates_follow_stride: whether rates are for output stride 16 and change with it, or are for any.
+        head_norm: "batch-norm" after each convolution of the head, or "biases" instead.
+        head_activation: "relu" after that, or "none".
+        decoder: None, or v3+'s of "separable" or "plain" convolutions; `small_logits` are of stride 4 then.
+        low_level: the convolution under the backbone's scope whose output the decoder is fed, e.g.
+            "block1/unit_2/bottleneck_v1/conv3"; None is the authors'.
+        preprocessing: replaces the backbone's: a `Preprocessing`, or what `preprocessing_of` takes.
 
     Call: images (N, H, W, 3), preprocessed → float32 logits (N, H, W, num_classes).
     """
@@ -49,37 +121,59 @@ class DeepLabV3(Network):
         num_classes,
         atrous_rates=ATROUS_RATES,
         features="postnorm",
-        align_corners=True,
+        upsampling="align-corners",
         batch_norm_decay=0.997,
         name="deeplab_v3",
+        separable_aspp=False,
+        image_pooling=True,
+        rates_follow_stride=True,
+        head_norm="batch-norm",
+        head_activation="relu",
+        decoder=None,
+        low_level=None,
+        preprocessing=None,
     ):
         super().__init__(name=name)
-        if features not in ("postnorm", "block4"):
-            raise ValueError(f'features must be "postnorm" or "block4". Received: {features!r}')
+        given = {
+            **{"features": features, "upsampling": upsampling, "decoder": decoder},
+            **{"head_norm": head_norm, "head_activation": head_activation},
+        }
+        for argument, value in given.items():
+            if value not in CHOICES[argument]:
+                choices = ", ".join(map(str, CHOICES[argument]))
+                raise ValueError(f"{argument} is one of {choices}. Received: {value!r}")
         self.variable_prefix = backbone.variable_prefix = f"{name}/"
         self.backbone = backbone
         self.backbone_scope = backbone.name
-        self.preprocessing = backbone.preprocessing
+        self.preprocessing = backbone.preprocessing if preprocessing is None else preprocessing_of(preprocessing)
         self.num_classes = num_classes
         self.output_stride = backbone.output_stride
         self.feature_source = features
-        self.align_corners = align_corners
+        self.upsampling = upsampling
         if features == "block4" and backbone.postnorm:
             backbone.postnorm.trainable = False  # kept, so that the checkpoint stays whole, but not in the path
 
         options = {
-            "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay},
-            "activation": ops.relu,
+            "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay} if head_norm == "batch-norm" else None,
+            "activation": ops.relu if head_activation == "relu" else None,
         }
         channels = backbone.out_channels
-        self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
-        rates = [rate * 16 // self.output_stride for rate in atrous_rates]
+        self.image_pooling = None
+        if image_pooling:
+            self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
+        rates = [rate * 16 // self.output_stride if rates_follow_stride else rate for rate in atrous_rates]
         self.aspp = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)] + [
-            AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options)
+            separable(channels, f"aspp{branch}", options, rate)
+            if separable_aspp
+            else AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options)
             for branch, rate in enumerate(rates, start=1)
         ]
-        branches = 1 + len(self.aspp)
+        branches = bool(image_pooling) + len(self.aspp)
         self.concat_projection = Conv2d(branches * HEAD_CHANNELS, HEAD_CHANNELS, 1, name="concat_projection", **options)
+        self.low_level = self.decoder = None
+        if decoder:
+            self.low_level = low_level or _authors_low_level(backbone)
+            self.decoder = Decoder(_layer_at(backbone, self.low_level).out_channels, decoder, upsampling, options)
         self.logits = Scope(
             "logits",
             [
@@ -92,27 +186,60 @@ class DeepLabV3(Network):
                 )
             ],
         )
-        self.head_scopes = ("image_pooling", *(branch.name for branch in self.aspp), "concat_projection", "logits")
+        self.head_scopes = tuple(layer.name for layer in self._layers if layer is not backbone)
 
     def features(self, images):
-        """What the head is fed: (N, h, w, channels of the backbone)."""
+        """What the head is fed: (N, h, w, channels of the backbone), and with a decoder a pair of that and what the
+        decoder takes at stride 4."""
         net = self.backbone
-        return net.features(images) if self.feature_source == "postnorm" else net.raw_features(images)
+        run = net.features if self.feature_source == "postnorm" else net.raw_features
+        if self.decoder is None:
+            return run(images)
+        with recording({}, only=_layer_at(net, self.low_level)) as found:
+            features = run(images)
+        return features, *found.values()
 
     def head(self, features):
-        """Features (N, h, w, C) → logits (N, h, w, num_classes)."""
-        pooled = self.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
-        pooled = ops.broadcast_to(pooled, (*ops.shape(features)[:3], HEAD_CHANNELS))
-        x = ops.concatenate([pooled, *(branch(features) for branch in self.aspp)], axis=-1)
-        return self.logits(self.concat_projection(x))
+        """What `features` gives → logits (N, h, w, num_classes), of stride 4 with a decoder."""
+        features, low_level = features if self.decoder else (features, None)
+        branches = []
+        if self.image_pooling:
+            pooled = self.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
+            branches.append(ops.broadcast_to(pooled, (*ops.shape(features)[:3], HEAD_CHANNELS)))
+        for branch in self.aspp:
+            x = features
+            for layer in branch if isinstance(branch, list) else [branch]:
+                x = layer(x)
+            branches.append(x)
+        x = self.concat_projection(ops.concatenate(branches, axis=-1))
+        return self.logits(self.decoder(x, low_level) if self.decoder else x)
 
     def small_logits(self, images):
-        """Logits (N, h, w, num_classes) at the features' size."""
+        """Logits (N, h, w, num_classes) at the features' size, or the decoder's."""
         return self.head(self.features(images))
 
     def call(self, images, training=False):
         height, width = ops.shape(images)[1:3]
-        return resize_bilinear(self.small_logits(images), height, width, self.align_corners)
+        return resize_bilinear(self.small_logits(images), height, width, self.upsampling)
+
+
+def _authors_low_level(backbone):
+    """What research/deeplab feeds its decoder, of stride 4."""
+    if isinstance(backbone, mobilenet_v2.MobileNetV2):
+        return "expanded_conv_2/depthwise"
+    return f"block1/unit_2/{backbone.block1.layers[1].layers[0].name}/conv3"
+
+
+def _layer_at(backbone, path):
+    """The convolution under `path`, scopes below the backbone's own; ValueError where there is none."""
+    layer = backbone
+    for name in path.split("/"):
+        layer = next((child for child in layer._layers if child.name == name), None)
+        if layer is None:
+            break
+    if not isinstance(layer, Conv2d):
+        raise ValueError(f"low_level is the path of a convolution in {backbone.name}. Received: {path!r}")
+    return layer
 
 
 def deeplab_v3(
@@ -124,6 +251,8 @@ def deeplab_v3(
     atrous_rates=None,
     batch_norm_decay=0.997,
     name="deeplab_v3",
+    divisible_by=8,
+    last_conv=False,
     **kwargs,
 ):
     """Builds DeepLab v3 on one of BACKBONES by its name; its variables exist at once.
@@ -132,7 +261,9 @@ def deeplab_v3(
         multi_grid: dilation factors of block4's units. None is the paper's (1, 2, 4), as far as there are units.
         depth_multiplier: of MobileNet v2.
         atrous_rates: None is the paper's (6, 12, 18) on ResNets and no such branches on MobileNet v2, as published.
-        **kwargs: `features` and `align_corners` of DeepLabV3.
+        divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
+        last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
+        **kwargs: the other arguments of DeepLabV3. `align_corners`, a bool, is what `upsampling` was before.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone. Received: {backbone!r}; there are {', '.join(BACKBONES)}")
@@ -141,10 +272,12 @@ def deeplab_v3(
     if is_mobile:
         if multi_grid:
             raise ValueError(f"MobileNet v2 has no block4 for a multi_grid. Received: {multi_grid}")
-        options |= {"depth_multiplier": depth_multiplier, "include_last_conv": False}
+        options |= {"depth_multiplier": depth_multiplier, "divisible_by": divisible_by, "include_last_conv": last_conv}
     else:
         units = 2 if backbone == "resnet_v2_18" else 3
         options |= {"multi_grid": MULTI_GRID[:units] if multi_grid is None else tuple(multi_grid)}
+    if "align_corners" in kwargs:  # so say the configurations of earlier runs
+        kwargs["upsampling"] = "align-corners" if kwargs.pop("align_corners") else "half-pixel"
     if atrous_rates is None:
         atrous_rates = () if is_mobile else ATROUS_RATES
     with keras.name_scope(name):

@@ -1,11 +1,19 @@
-"""Which network a checkpoint belongs to, told from its names and shapes alone: pure functions over {name: shape}."""
+"""Which network a checkpoint holds, and of which family: told by pure functions over its {name: shape}."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
+from models.families import FAMILIES
+from models.families.family import Change, Family, Shapes, Translation, head_told
+from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
+from models.preprocessing import preprocessing_of
+from models.scopes import within
+from models.weight_init import AVERAGE, bookkeeping_kind
 
-# Units in blocks 1, 2, 3: block4 has 3 in all but the 18-layer net, and is what broken checkpoints lack.
+# Units in blocks 1, 2, 3: block4 has 3 in all but the 18-layer nets, and is what broken checkpoints lack.
 _DEPTHS = {
     "basic_block_v2": {(2, 2, 2): "resnet_v2_18", (3, 4, 6): "resnet_v2_34"},
     "bottleneck_v2": {
@@ -15,11 +23,35 @@ _DEPTHS = {
         (3, 24, 36): "resnet_v2_200",
     },
     "bottleneck_v1": {(3, 4, 6): "resnet_v1_50", (3, 4, 23): "resnet_v1_101", (3, 8, 36): "resnet_v1_152"},
+    "lite_bottleneck_v1": {(2, 2, 2): "resnet_v1_18"},
 }
-_RESNET_UNIT = re.compile(r"^(?P<scope>.+)/block(?P<block>[1-4])/unit_(?P<unit>\d+)/(?P<kind>\w+)/.*weights$")
-_MOBILENET_ROOT = re.compile(r"^(?P<scope>.+)/expanded_conv/depthwise/depthwise_weights$")
+_RESNET = re.compile(r"^(?P<scope>.+)/block(?P<block>[1-4])/unit_(?P<unit>\d+)/(?P<kind>\w+)/")
+_INVERTED_RESIDUAL = re.compile(r"^(?P<scope>.+)/expanded_conv(_\d+)?/(expand|depthwise|project|squeeze_excite)/")
+_XCEPTION = re.compile(r"^(?P<scope>.+)/(?P<flow>entry|middle|exit)_flow/block(?P<block>\d+)/unit_(?P<unit>\d+)/xcep")
+_MOBILENET_V1 = re.compile(r"^(?P<scope>.+)/Conv2d_\d+_(depthwise|pointwise)/")
 DEPTH_MULTIPLIERS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-_HEAD_LOGITS = "logits/semantic/weights"
+_SCOPES = {
+    "mobilenet_v1": "MobilenetV1",
+    "mobilenet_v2": "MobilenetV2",
+    "mobilenet_v3_large": "MobilenetV3",
+    "mobilenet_v3_small": "MobilenetV3",
+    "mobilenet_edgetpu": "MobilenetEdgeTPU",
+}
+_CLASSIFIERS = ("logits", "Logits/Conv2d_1c_1x1")
+_FULLY_CONNECTED = Change("a fully connected layer", lambda w: w.reshape(1, 1, *w.shape), lambda shape: (1, 1, *shape))
+# Which flag says otherwise, of what names cannot tell.
+FLAGS = {
+    "multi_grid": "--multi-grid",
+    "preprocessing": "--mean",
+    "features": "--features",
+    "atrous_rates": "--atrous-rates",
+    "upsampling": "--upsampling",
+    "output_stride": "--output-stride",
+}
+
+
+class UnknownNetwork(CheckpointError):
+    """A checkpoint of a network that is known by its names, but that this project does not have."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +61,10 @@ class Identity:
     backbone: a name of `models.deeplab_v3.BACKBONES`; scope: what the backbone is called in the checkpoint.
     num_classes: outputs of its head, None without one. segments: whether that head is DeepLab's.
     atrous: whether the head has dilated branches (`aspp1` …).
+    family: of `models.families.FAMILIES`, by its name. config: for a segmenter, arguments of
+    `models.deeplab_v3.deeplab_v3`, all that is told, fixed by the family's code, or assumed; JSON can hold it.
+    assumed: {argument: value} of those that names cannot tell. translation: from the checkpoint's names and values to
+    this project's. averages: "all" where there are moving averages alone, "some" where there are any, else "none".
     """
 
     backbone: str
@@ -37,92 +73,312 @@ class Identity:
     segments: bool = False
     atrous: bool = True
     depth_multiplier: float = 1.0
+    divisible_by: int = 8
+    family: str = "slim"
+    config: dict[str, Any] = field(default_factory=dict, compare=False)
+    assumed: dict[str, Any] = field(default_factory=dict, compare=False)
+    translation: Translation = field(default_factory=Translation, compare=False)
+    averages: str = field(default="none", compare=False)
 
-    def __str__(self):
-        width = f" {self.depth_multiplier:g}" if self.backbone == "mobilenet_v2" else ""
-        kind = "DeepLab v3 on " if self.segments else ""
+    def __str__(self) -> str:
+        width = f" {self.depth_multiplier:g}" if self.backbone.startswith("mobilenet_v2") else ""
         classes = f", {self.num_classes} classes" if self.num_classes else ", no classifier"
         scope = "" if self.scope == canonical_scope(self.backbone) else f" (under the scope {self.scope})"
-        return f"{kind}{self.backbone}{width}{classes}{scope}"
+        return f"{self.kind}{self.backbone}{width}{classes}{scope}"
+
+    @property
+    def kind(self) -> str:
+        """ "official DeepLab v3+, " and the like; empty for a classifier."""
+        if not self.segments:
+            return ""
+        title = next((family.title for family in FAMILIES if family.name == self.family), "")
+        return f"{title} DeepLab v3{'+' if self.config.get('decoder') else ''}, ".lstrip()
+
+    def assumptions(self, said: tuple[str, ...] = ()) -> str:
+        """One line of what is assumed and was not `said` (arguments of `deeplab_v3`) otherwise; empty for nothing."""
+        left = {name: value for name, value in self.assumed.items() if name not in said}
+        if not left:
+            return ""
+        words = ", ".join(_in_words(name, value) for name, value in left.items())
+        return f"{words} (names cannot tell; see {', '.join(FLAGS[name] for name in left)})"
 
 
-def canonical_scope(backbone):
+def _in_words(name: str, value: Any) -> str:
+    if name == "preprocessing":
+        fed = preprocessing_of(value)
+        mean = ", ".join(f"{channel:.2f}" for channel in fed.mean)
+        return f"mean ({mean})" + ("" if fed.order == "RGB" else f" in {fed.order}")
+    if name == "multi_grid" and set(value) == {1}:
+        return "multi-grid none"
+    shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+    return f"{name.replace('_grid', '-grid').replace('_', ' ')} {shown}"
+
+
+def canonical_scope(backbone: str) -> str:
     """slim's scope of a backbone."""
-    return "MobilenetV2" if backbone == "mobilenet_v2" else backbone
+    return _SCOPES.get(backbone, backbone.removesuffix("_beta"))
 
 
-def identify(shapes):
-    """→ Identity of the one network in {name: shape}; CheckpointError when there is none, or none that is known."""
-    scopes = _resnets(shapes) | _mobilenets(shapes)
-    if not scopes:
+@dataclass(frozen=True)
+class Network:
+    """A backbone that was found in a checkpoint: its scope there, and what it is, or else why that cannot be told."""
+
+    scope: str
+    backbone: str = ""
+    depth_multiplier: float = 1.0
+    divisible_by: int = 8
+    problem: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the backbone's name; empty, or with a slash at its end."""
+        return self.scope[: self.scope.rfind("/") + 1]
+
+
+def identify(shapes: Shapes, model: str | None = None) -> Identity:
+    """Which network is in {name: shape} of a checkpoint → Identity.
+
+    Args:
+        model: the backbone, or its scope in the checkpoint or what stands before that, where there are several.
+
+    Raises CheckpointError where there is no network, none that is known, or several and `model` does not tell them
+    apart; UnknownNetwork for one that is known by its name only.
+    """
+    variables, averages = variables_of(shapes)
+    networks = _resnets(variables, model) | _mobilenets(variables) | _xceptions(variables) | _mobilenets_v1(variables)
+    if not networks:
         first = ", ".join(list(shapes)[:3])
         hint = f" It is {OBJECT_BASED}." if is_object_based(shapes) else ""
         raise CheckpointError(
             f"no ResNet v1, v2 or MobileNet v2 of slim's in this checkpoint (it has {first} …).{hint}"
         )
-    if len(scopes) > 1:
-        raise CheckpointError(f"several networks in this checkpoint: {', '.join(sorted(scopes))}; name the model")
-    ((scope, (backbone, multiplier)),) = scopes.items()
-    classifier = "Logits/Conv2d_1c_1x1" if backbone == "mobilenet_v2" else "logits"
-    segments = _HEAD_LOGITS in shapes
-    logits = shapes.get(_HEAD_LOGITS) or shapes.get(f"{scope}/{classifier}/weights")
-    return Identity(
-        backbone=backbone,
-        scope=scope,
-        num_classes=logits[-1] if logits else None,
-        segments=segments,
-        atrous="aspp1/weights" in shapes if segments else backbone != "mobilenet_v2",
-        depth_multiplier=multiplier,
+    network = _chosen(networks, model, variables)
+    if network.problem:
+        raise CheckpointError(network.problem)
+    others = tuple((other.prefix, scope) for scope, other in networks.items() if scope != network.scope)
+    return _described(network, others, variables, averages)
+
+
+def variables_of(shapes: Shapes) -> tuple[dict[str, tuple[int, ...]], str]:
+    """{name: shape} without optimizer slots and bookkeeping, and "none", "some" or "all": how many are averages.
+
+    Where there are moving averages only, they are the variables, under the variables' names.
+    """
+    variables = {name: shape for name, shape in shapes.items() if bookkeeping_kind(name) is None}
+    averages = {name.removesuffix(AVERAGE): shape for name, shape in shapes.items() if name.endswith(AVERAGE)}
+    if averages and not variables:
+        return averages, "all"
+    return variables, "some" if averages else "none"
+
+
+def _chosen(networks: dict[str, Network], model: str | None, shapes: Shapes) -> Network:
+    """The one network, or the one that `model` names by scope, by what stands before it, or by its kind."""
+    asked = (model or "").strip("/")
+    for named in (
+        lambda network: network.scope == asked,
+        lambda network: network.prefix == f"{asked}/",
+        lambda network: network.backbone == asked,
+    ):
+        found = [network for network in networks.values() if named(network)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            networks = {network.scope: network for network in found}
+            break
+    else:
+        if model is not None:
+            raise CheckpointError(f"no {model} in this checkpoint; it has {_listing(networks, shapes)}")
+    if len(networks) == 1:
+        return next(iter(networks.values()))
+    raise CheckpointError(
+        f"several networks in this checkpoint: {_listing(networks, shapes)}; "
+        f"say which with --model {' or --model '.join(sorted(networks))}"
     )
 
 
-def _resnets(shapes):
-    units, kinds = {}, {}
+def _listing(networks: dict[str, Network], shapes: Shapes) -> str:
+    """The networks' scopes, each with its parts, or the variable that is all there is of it."""
+    texts = []
+    for scope in sorted(networks):
+        names = [name for name in shapes if within(name, scope)]
+        parts = sorted({name.removeprefix(f"{scope}/").partition("/")[0] for name in names})
+        shown = names[0] if len(names) == 1 else ", ".join(parts[:6]) + (" …" if parts[6:] else "")
+        texts.append(f"{scope} ({shown})")
+    return ", ".join(texts)
+
+
+def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -> Identity:
+    """The Identity of `network`: its family, and what names, family and assumptions say of its architecture."""
+    canonical = canonical_scope(network.backbone)
+    own_name = network.scope.removeprefix(network.prefix)
+    bare = Translation(prefix=network.prefix, scopes={own_name: canonical}, others=others)
+    named = {bare.rename(name): shape for name, shape in shapes.items() if not bare.left_out(name)}
+    family = next(family for family in FAMILIES if family.is_told_by(named, canonical))
+    scopes = bare.scopes | {
+        own_name + old.removeprefix(canonical) if within(old, canonical) else old: new
+        for old, new in family.scopes_on(canonical).items()
+    }
+    translation = replace(bare, family=family.name, scopes=scopes, leaves=family.leaves, changes=family.changes)
+    here = {translation.rename(name): shape for name, shape in shapes.items() if not translation.left_out(name)}
+    identity = Identity(
+        backbone=network.backbone,
+        scope=network.scope,
+        depth_multiplier=network.depth_multiplier,
+        divisible_by=network.divisible_by,
+        family=family.name,
+        translation=translation,
+        averages=averages,
+    )
+    return _classifier(identity, here) if family.name == "slim" else _segmenter(identity, family, here)
+
+
+def _classifier(identity: Identity, here: Shapes) -> Identity:
+    scope = canonical_scope(identity.backbone)
+    names = [f"{scope}/{classifier}/weights" for classifier in _CLASSIFIERS]
+    logits = next((name for name in names if name in here), None)
+    changes = {}
+    if logits and len(here[logits]) == 2:
+        changes = {logits: _FULLY_CONNECTED}
+    described = replace(
+        identity,
+        num_classes=here[logits][-1] if logits else None,
+        atrous=not identity.backbone.startswith("mobilenet"),
+        translation=replace(identity.translation, changes=changes),
+    )
+    return _if_there_is_one(described, "", here)
+
+
+def _segmenter(identity: Identity, family: Family, here: Shapes) -> Identity:
+    told = head_told(here)
+    branches = told.pop("branches")
+    assumed = family.assumed(identity.backbone)
+    settings: dict[str, Any] = {"output_stride": 16, **told, **family.fixed(identity.backbone), **assumed}
+    rates = settings.get("atrous_rates", ())[:branches]
+    is_mobile = identity.backbone.startswith("mobilenet")
+    if is_mobile:
+        settings |= {"depth_multiplier": identity.depth_multiplier, "divisible_by": identity.divisible_by}
+        settings.pop("multi_grid", None)
+        settings.pop("features", None)
+    else:
+        settings.pop("last_conv", None)
+        units = 2 if identity.backbone.endswith("_18") else 3
+        grid = settings.get("multi_grid")
+        settings["multi_grid"] = (1,) * units if grid is None else tuple(grid[:units])
+    settings["atrous_rates"] = rates
+    if not told["decoder"]:
+        settings.pop("low_level", None)
+    assumed = {name: settings[name] for name in assumed if name in settings and (name != "atrous_rates" or rates)}
+    described = replace(
+        identity,
+        num_classes=told["num_classes"],
+        segments=True,
+        atrous=branches > 0,
+        config={"backbone": identity.backbone, **settings},
+        assumed=assumed,
+    )
+    cell = " with a dense prediction cell" if any(within(name, "meta_architecture") for name in here) else ""
+    if told["num_classes"] is None and not identity.backbone.startswith("mobilenet_v3"):
+        kind = described.kind.removesuffix(", ")
+        raise CheckpointError(f"{kind} on {identity.backbone} without its logits (logits/semantic/weights, here)")
+    return _if_there_is_one(described, cell, here)
+
+
+def _if_there_is_one(identity: Identity, cell: str, here: Shapes) -> Identity:
+    """`identity`; UnknownNetwork where this project has no such network."""
+    from models.deeplab_v3 import BACKBONES
+
+    if identity.backbone in BACKBONES and not cell:
+        return identity
+    kind = identity.kind.removesuffix(", ")
+    if identity.segments and any(within(name, "decoder") for name in here):
+        kind = f"{kind.rstrip('+')}+"
+    classes = f", {identity.num_classes} classes" if identity.num_classes else ""
+    raise UnknownNetwork(
+        f"this is {kind + ' on ' if kind else ''}{identity.backbone}{cell}{classes}; "
+        "this project has no such network (yet)"
+    )
+
+
+def _resnets(shapes: Shapes, model: str | None) -> dict[str, Network]:
+    units: dict[str, dict[str, int]] = {}
+    kinds: dict[str, Counter] = {}
     for name in shapes:
-        match = _RESNET_UNIT.match(name)
+        match = _RESNET.match(name)
         if match and match["kind"] in _DEPTHS:
             blocks = units.setdefault(match["scope"], {})
-            kinds[match["scope"]] = match["kind"]
+            kinds.setdefault(match["scope"], Counter())[match["kind"]] += 1
             blocks[match["block"]] = max(blocks.get(match["block"], 0), int(match["unit"]))
-    found = {}
-    for scope, blocks in units.items():
-        known = _DEPTHS[kinds[scope]]
-        matching = [
-            name
-            for depths, name in known.items()
-            if all(depths[int(block) - 1] == count for block, count in blocks.items() if block != "4")
-        ]
-        own_name = scope.rpartition("/")[2]
+    return {
+        scope: _resnet(scope, blocks, kinds[scope].most_common(1)[0][0], shapes, model)
+        for scope, blocks in units.items()
+    }
+
+
+def _resnet(scope: str, blocks: dict[str, int], kind: str, shapes: Shapes, model: str | None) -> Network:
+    known = _DEPTHS[kind]
+    counted = {int(block) - 1: count for block, count in blocks.items() if block != "4"}
+    matching = [name for depths, name in known.items() if all(depths[b] == count for b, count in counted.items())]
+    beta = "_beta" if f"{scope}/conv1_1/weights" in shapes or f"{scope}/conv1_2/weights" in shapes else ""
+    for own_name in (scope.rpartition("/")[2], model):
         if own_name in matching:
-            found[scope] = own_name, 1.0
-        elif len(matching) == 1:
-            found[scope] = matching[0], 1.0
-        else:
-            counts = ", ".join(f"block{block}: {count}" for block, count in sorted(blocks.items()))
-            if matching:
-                raise CheckpointError(f"{scope}: could be {' or '.join(matching)} ({counts}); name the model")
-            raise CheckpointError(f"{scope}: units of {kinds[scope]} as no known depth has them ({counts})")
-    return found
+            return Network(scope, f"{own_name}{beta}")
+    if len(matching) == 1:
+        return Network(scope, f"{matching[0]}{beta}")
+    counts = ", ".join(f"block{block}: {count}" for block, count in sorted(blocks.items()))
+    if matching:
+        return Network(scope, problem=f"{scope}: could be {' or '.join(matching)} ({counts}); name the model")
+    nearest = min(known, key=lambda depths: sum(depths[b] != count for b, count in counted.items()))
+    odd = next(b for b, count in counted.items() if nearest[b] != count)
+    last = next(name for name in shapes if within(name, f"{scope}/block{odd + 1}/unit_{counted[odd]}"))
+    return Network(scope, problem=f"{scope}: units of {kind} as no known depth has them ({counts}: {last})")
 
 
-def _mobilenets(shapes):
-    found = {}
-    for name in shapes:
-        match = _MOBILENET_ROOT.match(name)
-        if match:
-            scope = match["scope"]
-            found[scope] = "mobilenet_v2", _depth_multiplier(scope, shapes)
-    return found
+def _scopes(pattern: re.Pattern, shapes: Shapes) -> list[str]:
+    return list(dict.fromkeys(match["scope"] for match in map(pattern.match, shapes) if match))
 
 
-def _depth_multiplier(scope, shapes):
-    from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
+def _mobilenets(shapes: Shapes) -> dict[str, Network]:
+    return {scope: _mobilenet(scope, shapes) for scope in _scopes(_INVERTED_RESIDUAL, shapes)}
 
+
+def _mobilenet(scope: str, shapes: Shapes) -> Network:
+    """MobileNet v2, or what is built of its units: v3 has squeeze and excitation, EdgeTPU 3x3 expansions."""
+    units = {name.removeprefix(f"{scope}/").partition("/")[0] for name in shapes if within(name, scope)}
+    if sum(f"{scope}/expanded_conv" in name and "/squeeze_excite/" in name for name in shapes) > 1:
+        return Network(scope, "mobilenet_v3_large" if "expanded_conv_11" in units else "mobilenet_v3_small")
+    if sum(shapes.get(f"{scope}/{unit}/expand/weights", ())[:2] == (3, 3) for unit in units) > 1:
+        return Network(scope, "mobilenet_edgetpu")
     widths = {
         f"{scope}/expanded_conv{f'_{index}' if index else ''}/project/weights": width
         for index, (width, _) in enumerate(INVERTED_RESIDUALS)
     }
-    for multiplier in DEPTH_MULTIPLIERS:
-        if all(shapes[n][-1] == make_divisible(w * multiplier) for n, w in widths.items() if n in shapes):
-            return multiplier
-    raise CheckpointError(f"{scope}: channels as no depth multiplier of {DEPTH_MULTIPLIERS} gives them")
+    widths = {name: width for name, width in widths.items() if name in shapes}
+    odd: dict[tuple[float, int], list[str]] = {}
+    for divisor in (8, 1):
+        for multiplier in DEPTH_MULTIPLIERS:
+            odd[multiplier, divisor] = [
+                name for name, w in widths.items() if shapes[name][-1:] != (make_divisible(w * multiplier, divisor),)
+            ]
+    multiplier, divisor = min(odd, key=lambda rule: len(odd[rule]))
+    if not odd[multiplier, divisor]:
+        return Network(scope, "mobilenet_v2", multiplier, divisor)
+    return Network(
+        scope,
+        "mobilenet_v2",
+        problem=f"{scope}: channels as no depth multiplier of {DEPTH_MULTIPLIERS} gives them "
+        f"({odd[multiplier, divisor][0]}: {shapes[odd[multiplier, divisor][0]]})",
+    )
+
+
+def _mobilenets_v1(shapes: Shapes) -> dict[str, Network]:
+    return {scope: Network(scope, "mobilenet_v1") for scope in _scopes(_MOBILENET_V1, shapes)}
+
+
+def _xceptions(shapes: Shapes) -> dict[str, Network]:
+    found = {}
+    for scope in _scopes(_XCEPTION, shapes):
+        matches = [match for match in map(_XCEPTION.match, shapes) if match and match["scope"] == scope]
+        middle = max((int(match["unit"]) for match in matches if match["flow"] == "middle"), default=0)
+        entry = max((int(match["block"]) for match in matches if match["flow"] == "entry"), default=0)
+        found[scope] = Network(scope, f"xception_{71 if entry > 3 else 65 if middle > 8 else 41}")
+    return found

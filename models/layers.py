@@ -16,7 +16,7 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if ON_TENSORFLOW:
     import tensorflow as tf
 
-_end_points = ContextVar("end_points", default=None)
+_recorders = ContextVar("recorders", default=())
 _built_on_call = ContextVar("built_on_call", default=False)
 _folded = ContextVar("folded", default=False)
 _to_be_restored = ContextVar("to_be_restored", default=False)
@@ -31,9 +31,15 @@ def _within(setting, value):
         setting.reset(token)
 
 
-def recording(end_points):
-    """Within it, every module that is one of slim's end points writes its output to the dict under its path."""
-    return _within(_end_points, end_points)
+@contextmanager
+def recording(end_points, only=None):
+    """Within it, every module that is one of slim's end points writes its output to the dict under its path.
+
+    only: the one module to do so, while a recording around it goes on.
+    """
+    around = () if only is None else _recorders.get()
+    with _within(_recorders, (*around, (end_points, only))):
+        yield end_points
 
 
 def built_on_call():
@@ -64,9 +70,12 @@ class Module(keras.layers.Layer):
 
     def __call__(self, *args, **kwargs):
         outputs = super().__call__(*args, **kwargs)
-        end_points = _end_points.get()
-        if end_points is not None and self.end_point is not None:
-            end_points[posixpath.normpath(posixpath.join(self.path, self.end_point))] = outputs
+        recorders = _recorders.get()
+        if recorders and self.end_point is not None:
+            path = posixpath.normpath(posixpath.join(self.path, self.end_point))
+            for end_points, only in recorders:
+                if only is None or only is self:
+                    end_points[path] = outputs
         return outputs
 
 
@@ -271,27 +280,32 @@ def classify(features, logits):
     return ops.cast(ops.squeeze(x, axis=(1, 2)), "float32")
 
 
-def resize_bilinear(x, height, width, align_corners=True):
-    """(N, h, w, C) → (N, height, width, C) float32.
+UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 
-    With `align_corners` the corner pixels of both lie on each other: features of stride k sit at pixels 0, k, 2k …,
-    which is where the network computed them when the input's size is a multiple of k plus one. Without, pixels are
-    areas (half-pixel centres), as `tf.image.resize` has it.
+
+def resize_bilinear(x, height, width, upsampling="align-corners"):
+    """(N, h, w, C) → (N, height, width, C) float32, by one of UPSAMPLINGS.
+
+    "align-corners": the corner pixels of both lie on each other: features of stride k sit at pixels 0, k, 2k …, which
+    is where the network computed them when the input's size is a multiple of k plus one. "half-pixel": pixels are
+    areas, as `tf.image.resize` has it. "tf1": the default of TensorFlow 1's `resize_bilinear`, neither of the two: the
+    upper left corners lie on each other and the scale is the quotient of the sizes.
     """
     x = ops.cast(x, "float32")
     n, h, w, c = ops.shape(x)
-    rows = ops.matmul(interpolation(h, height, align_corners), ops.reshape(x, (n, h, w * c)))
-    return ops.matmul(interpolation(w, width, align_corners), ops.reshape(rows, (n, height, w, c)))
+    rows = ops.matmul(interpolation(h, height, upsampling), ops.reshape(x, (n, h, w * c)))
+    return ops.matmul(interpolation(w, width, upsampling), ops.reshape(rows, (n, height, w, c)))
 
 
-def interpolation(size, new_size, align_corners=True):
+def interpolation(size, new_size, upsampling="align-corners"):
     """float32 (new_size, size): each row weighs the two nearest of `size` points. Sizes may be scalars of a graph."""
     position = ops.arange(new_size, dtype="float32")[:, None]
     last = ops.cast(size - 1, "float32")
-    if align_corners:
+    if upsampling == "align-corners":
         position = position * (last / ops.cast(ops.maximum(new_size - 1, 1), "float32"))
     else:
-        position = (position + 0.5) * ((last + 1.0) / ops.cast(new_size, "float32")) - 0.5
+        centre = 0.5 if upsampling == "half-pixel" else 0.0
+        position = (position + centre) * ((last + 1.0) / ops.cast(new_size, "float32")) - centre
         position = ops.minimum(ops.maximum(position, 0.0), last)
     return ops.relu(1.0 - ops.abs(position - ops.arange(size, dtype="float32")[None, :]))
 

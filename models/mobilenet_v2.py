@@ -63,6 +63,8 @@ class MobileNetV2(Network):
         depth_multiplier: 0.35 … 1.4, on all channels; the last convolution is never under 1280 (as published).
         include_last_conv: whether `Conv_1` exists; DeepLab's backbone ends before it. A classifier needs it.
         batch_norm_decay: of the moving statistics; slim's 0.997.
+        divisible_by: channels are rounded to multiples of it: 8 in slim's classifiers; 1 in research/deeplab where the
+            depth multiplier is not 1. What a unit expands to is a multiple of 8 in both.
 
     Call: images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or logits (N, num_classes).
     """
@@ -77,6 +79,7 @@ class MobileNetV2(Network):
         depth_multiplier=1.0,
         include_last_conv=True,
         batch_norm_decay=0.997,
+        divisible_by=8,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -88,15 +91,16 @@ class MobileNetV2(Network):
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.depth_multiplier = depth_multiplier
+        self.divisible_by = divisible_by
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu6 = {"batch_norm": norm, "activation": ops.relu6}
 
-        channels = make_divisible(32 * depth_multiplier)
+        channels = make_divisible(32 * depth_multiplier, divisible_by)
         self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **relu6)
         units = []
         reached, dilation = 2, 1
         for index, (width, stride) in enumerate(INVERTED_RESIDUALS):
-            out_channels = make_divisible(width * depth_multiplier)
+            out_channels = make_divisible(width * depth_multiplier, divisible_by)
             dense = reached * stride > output_stride
             units.append(
                 InvertedResidual(
@@ -117,7 +121,7 @@ class MobileNetV2(Network):
         self.units = units
         self.last_conv = None
         if include_last_conv:
-            last = max(1280, make_divisible(1280 * depth_multiplier))
+            last = max(1280, make_divisible(1280 * depth_multiplier, divisible_by))
             self.last_conv = Conv2d(channels, last, 1, name="Conv_1", **relu6)
             channels = last
         self.out_channels = channels

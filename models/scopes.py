@@ -17,6 +17,12 @@ def first_match(name, scopes):
     return next((scope for scope in scopes if within(name, scope)), None)
 
 
+def rename_scope(name, rename):
+    """`name` with its longest matching scope of `rename` {old scope: new scope} replaced."""
+    scope = max((old for old in rename if within(name, old)), key=len, default=None)
+    return name if scope is None else (rename[scope] + name[len(scope) :]).strip("/")
+
+
 def check_scopes(scopes, names, purpose):
     """Raises ScopeError when one of `scopes` holds none of `names`: a mistyped scope must not pass in silence."""
     for scope in scopes:

@@ -7,12 +7,13 @@ the model's, end in the same report, which puts every name of both sides in exac
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based, open_checkpoint, write_checkpoint
-from models.scopes import check_scopes, clean_scopes, first_match, within
+from models.families.family import Translation
+from models.scopes import check_scopes, clean_scopes, first_match, rename_scope, within
 
 LOADED = "loaded"
 MISSING = "missing in the checkpoint"
@@ -30,6 +31,13 @@ _SLOT = re.compile(
 _COUNTER = re.compile(
     r"(?:^|/)(global_step|beta[12]_power(?:_\d+)?|mean_rgb|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)$"
 )
+
+
+# What quantization-aware training keeps of the ranges it saw: floating-point networks do without.
+_RANGES = re.compile(r"(?:^|/)(?:\w+_)?quant/(?:.+/)?(?:min|max)$")
+# Of a classifier, under the backbone's scope; a segmenter has none of it.
+_CLASSIFIER_SCOPES = ("logits", "Logits", "AuxLogits", "Conv_1", "predictions")
+_SEGMENTER = "logits/semantic/weights"
 
 
 @dataclass(frozen=True)
@@ -54,29 +62,28 @@ def bookkeeping_kind(name):
     return match.group(1) if match else None
 
 
-def rename_scope(name, rename):
-    """`name` with its longest matching scope of `rename` {old scope: new scope} replaced."""
-    scope = max((old for old in rename if within(name, old)), key=len, default=None)
-    return name if scope is None else (rename[scope] + name[len(scope) :]).strip("/")
-
-
 @dataclass(frozen=True)
 class Rules:
     """What the user asked for: scopes are whole path segments of the model's names.
 
     include, exclude: load only these scopes; never these.
     rename: {scope in the checkpoint: scope in the model}, or a callable from name to name.
-    ema: take the ExponentialMovingAverage copy of a variable where there is one.
+    ema: take the ExponentialMovingAverage copy of a variable where there is one. Where there is nothing else, they are
+        taken anyway.
+    translation: what the checkpoint's family asks for, after `rename`.
     """
 
     include: tuple = ()
     exclude: tuple = ()
     rename: dict = field(default_factory=dict)
     ema: bool = False
+    translation: Translation = field(default_factory=Translation)
 
     def targets(self, checkpoint_shapes):
-        """{name in the checkpoint: name it would have in the model} for everything that is no bookkeeping."""
-        averaged = {name for name in checkpoint_shapes if self.ema and name.endswith(AVERAGE)}
+        """{name in the checkpoint: name it would have in the model} for what is no bookkeeping, and of one network."""
+        averaged = {name for name in checkpoint_shapes if name.endswith(AVERAGE)}
+        if not self.ema and any(bookkeeping_kind(name) is None for name in checkpoint_shapes):
+            averaged = set()
         if self.ema and not averaged:
             raise CheckpointError("moving averages were asked for, but the checkpoint holds none (no …" + AVERAGE + ")")
         targets = {}
@@ -84,8 +91,14 @@ class Rules:
             variable = source.removesuffix(AVERAGE) if source in averaged else source
             if source not in averaged and (bookkeeping_kind(source) or source + AVERAGE in averaged):
                 continue
-            targets[source] = self.rename(variable) if callable(self.rename) else rename_scope(variable, self.rename)
+            name = self.renamed(variable)
+            if not self.translation.left_out(name):
+                targets[source] = self.translation.rename(name)
         return targets
+
+    def renamed(self, name):
+        """A name in the checkpoint as the user has it called, before its family's translation."""
+        return self.rename(name) if callable(self.rename) else rename_scope(name, self.rename)
 
     def check(self, model_shapes, checkpoint_shapes, targets):
         """Raises ScopeError for a scope that matches nothing, CheckpointError where two names become one."""
@@ -113,7 +126,9 @@ def _meet(variable, source, model_shapes, checkpoint_shapes, rules):
     """The entry of a name that both sides have."""
     shape, source_shape = model_shapes[variable], checkpoint_shapes[source]
     why = rules.forbids(variable)
-    status = EXCLUDED if why else LOADED if shape == source_shape else MISMATCH
+    status = EXCLUDED if why else LOADED if shape == rules.translation.shape(variable, source_shape) else MISMATCH
+    if status == LOADED:
+        why = rules.translation.words(variable)
     return Entry(status, variable, source, shape, source_shape, why or "")
 
 
@@ -122,12 +137,32 @@ def _only_in_model(variable, shape, rules):
     return Entry(EXCLUDED if why else MISSING, variable=variable, shape=shape, why=why or "")
 
 
-def _only_in_checkpoint(source, shape, targets, rules):
-    if source not in targets:
-        kind = bookkeeping_kind(source) or "raw value, its moving average was taken"
-        return Entry(BOOKKEEPING, source=source, source_shape=shape, why=kind)
-    why = rules.forbids(targets[source])
-    return Entry(EXCLUDED if why else UNUSED, source=source, source_shape=shape, why=why or "")
+def _only_in_checkpoint(source, shape, targets, rules, model_shapes):
+    if source in targets:
+        why = rules.forbids(targets[source])
+        status = EXCLUDED if why else UNUSED
+        return Entry(status, source=source, source_shape=shape, why=why or harmless(targets[source], model_shapes))
+    kind = bookkeeping_kind(source)
+    other = None if kind else rules.translation.left_out(rules.renamed(source))
+    if other:
+        return Entry(UNUSED, source=source, source_shape=shape, why=f"of another network, {other}")
+    return Entry(BOOKKEEPING, source=source, source_shape=shape, why=kind or "raw value, its moving average was taken")
+
+
+def harmless(name, model_shapes):
+    """Why a model of {name: shape} does well without the variable `name` of its checkpoint; empty where it may not.
+
+    Known are the ranges of quantization-aware training, and the classifier on a segmenter's backbone.
+    """
+    if _RANGES.search(name):
+        return "range of quantization-aware training"
+    root, _, rest = name.partition("/")
+    part = first_match(rest, _CLASSIFIER_SCOPES)
+    if part is None or _SEGMENTER not in model_shapes:
+        return ""
+    beside = {other.split("/")[1] for other in model_shapes if other.startswith(f"{root}/")}
+    is_classifier = part not in beside and beside & {"block1", "expanded_conv"}
+    return "of the classifier, which a segmenter has none of" if is_classifier else ""
 
 
 def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
@@ -141,9 +176,9 @@ def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
             reached.add(variable)
             entries.append(_meet(variable, source, model_shapes, checkpoint_shapes, rules))
         else:
-            entries.append(_only_in_checkpoint(source, shape, targets, rules))
+            entries.append(_only_in_checkpoint(source, shape, targets, rules, model_shapes))
     entries += [_only_in_model(name, shape, rules) for name, shape in model_shapes.items() if name not in reached]
-    return _in_order(entries)
+    return _in_order(_whole_layers(entries))
 
 
 def model_guided_plan(model_shapes, checkpoint_shapes, rules):
@@ -160,11 +195,27 @@ def model_guided_plan(model_shapes, checkpoint_shapes, rules):
             used.add(source)
             entries.append(_meet(variable, source, model_shapes, checkpoint_shapes, rules))
     entries += [
-        _only_in_checkpoint(source, shape, targets, rules)
+        _only_in_checkpoint(source, shape, targets, rules, model_shapes)
         for source, shape in checkpoint_shapes.items()
         if source not in used
     ]
-    return _in_order(entries)
+    return _in_order(_whole_layers(entries))
+
+
+def _whole_layers(entries):
+    """The entries, where a layer's weights without its biases, or these without those, are a mismatch of both."""
+    layers = {}
+    for entry in entries:
+        scope, _, leaf = (entry.variable or "").rpartition("/")
+        if leaf in ("weights", "depthwise_weights", "biases"):
+            layers.setdefault(scope, set()).add(entry.status)
+    half = {scope for scope, statuses in layers.items() if LOADED in statuses and statuses & {MISSING, MISMATCH}}
+    return [
+        replace(entry, status=MISMATCH, why="")
+        if entry.status == LOADED and entry.variable.rpartition("/")[0] in half
+        else entry
+        for entry in entries
+    ]
 
 
 def _in_order(entries):
@@ -218,7 +269,9 @@ class Report:
     def reason(self, entry):
         """Why an entry is in its class, in words; empty where the class says it all."""
         parts = [entry.why] if entry.why else []
-        if entry.status == MISMATCH:
+        if entry.status == MISMATCH and entry.source_shape == entry.shape:
+            parts.append("the layer's other half does not fit or is missing")
+        elif entry.status == MISMATCH:
             parts.append(f"checkpoint {entry.source_shape}, model {entry.shape}")
         if entry.variable and entry.status in (MISSING, MISMATCH) and first_match(entry.variable, self.head_scopes):
             parts.append("new head")
@@ -274,9 +327,13 @@ class Report:
             parts = entry.variable.split("/")
             depth = 2 if self.is_backbone(entry) else 1
             scope = "/".join(parts[: min(depth, len(parts) - 1)]) or entry.variable
-            groups.setdefault(scope, []).append(_size(entry.shape))
+            groups.setdefault(scope, []).append(entry)
         width = max(map(len, groups))
-        return [f"  {scope:<{width}}  {len(v):>4} variables  {sum(v):>12,} values" for scope, v in groups.items()]
+        return [
+            f"  {scope:<{width}}  {len(found):>4} variables  {sum(_size(entry.shape) for entry in found):>12,} values"
+            + _moved(scope, found)
+            for scope, found in groups.items()
+        ]
 
     def _grouped(self, entries):
         """One line a layer: `conv1/BatchNorm/{beta, gamma, moving_mean, moving_variance}`."""
@@ -294,6 +351,16 @@ class Report:
             path = f"{scope}/{names}" if scope else names
             lines.append(f"  {path}{moved}" + (f"  ({reason})" if reason else ""))
         return lines
+
+
+def _moved(scope, entries):
+    """What `scope` is called in the checkpoint, where that is another, and what was done to the values in it."""
+    first = entries[0]
+    leaf = first.variable.removeprefix(scope)
+    there = first.source.removesuffix(AVERAGE).removesuffix(leaf)
+    moved = "" if there == scope or first.source == first.variable else f"  from {there}"
+    changed = sorted({entry.why for entry in entries if entry.why})
+    return moved + (f"  ({', '.join(changed)})" if changed else "")
 
 
 def _size(shape):
@@ -320,7 +387,9 @@ def named_variables(model):
     return named
 
 
-def checkpoint_guided_init(model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True):
+def checkpoint_guided_init(
+    model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True, translation=None
+):
     """Loads `checkpoint` into `model`, walking the checkpoint's names, and returns the Report.
 
     Args:
@@ -331,22 +400,27 @@ def checkpoint_guided_init(model, checkpoint, include=(), exclude=(), rename=Non
         strict: raise CheckpointError with the report when anything is missing, unused or of another shape.
         ema: take the `ExponentialMovingAverage` copies where there are any, instead of the raw values.
         apply: False only plans and reports.
+        translation: what the checkpoint's family asks for (`models.identify.identify(…).translation`): other names,
+            and values that are changed after they were read.
 
     Nothing is assigned before every tensor that is needed, and no other, has been read.
     """
-    return _init("checkpoint", model, checkpoint, include, exclude, rename, strict, ema, apply)
+    return _init("checkpoint", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
 
 
-def model_guided_init(model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True):
+def model_guided_init(
+    model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True, translation=None
+):
     """As `checkpoint_guided_init`, walking the model's names; the report is the same."""
-    return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply)
+    return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
 
 
-def _init(guide, model, path, include, exclude, rename, strict, ema, apply):
+def _init(guide, model, path, include, exclude, rename, strict, ema, apply, translation):
     variables = named_variables(model)
     if not callable(rename):
         rename = {old.strip("/"): new.strip("/") for old, new in (rename or {}).items()}
-    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename, ema)
+    translation = translation or Translation()
+    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename, ema, translation)
     plan = {"checkpoint": checkpoint_guided_plan, "model": model_guided_plan}[guide]
     with open_checkpoint(path) as checkpoint:
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
@@ -359,6 +433,7 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply):
         if apply:
             values = {entry.variable: checkpoint.read(entry.source) for entry in report.of(LOADED)}
             for name, value in values.items():
+                value = translation.values(name, value)  # noqa: PLW2901
                 variables[name].assign(value.astype(variables[name].dtype, copy=False))
     return report
 

@@ -148,12 +148,13 @@ def _description(out: Path, opened: OpenedSegmenter) -> dict[str, Any]:
     before = read_description(out)
     if before and before["classes"] != list(opened.class_names):
         raise ExportError(f"{out}: holds exports of a model with other classes; name another --out")
-    mean, scale = opened.model.preprocessing.mean, opened.model.preprocessing.scale
+    fed = opened.model.preprocessing
     return {
         "classes": list(opened.class_names),
         "palette": "class k has colour k of PASCAL VOC's palette",
         "input": "uint8 RGB pictures at their own size",
-        "done inside": f"(RGB - {mean}) * {scale:.6g}; padding with {mean}; upsampling; softmax",
+        "done inside": f"(RGB - {fed.mean}) * {fed.scale:.6g}{'' if fed.order == 'RGB' else ', then in order BGR'}; "
+        f"padding with {fed.mean}; upsampling; softmax",
         "formats": before["formats"] if before else {},
     }
 

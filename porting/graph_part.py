@@ -16,7 +16,7 @@ from porting.graph_nodes import (
     split_tensor,
     takes_images,
 )
-from porting.graph_weights import is_weight
+from models.frozen_graph import is_weight
 
 if TYPE_CHECKING:
     from porting.legacy_graph import LegacyGraph

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
+from models.frozen_graph import is_weight, variable_name, weight_shape, weight_value
 from porting.graph_ends import find_end_points
 from porting.graph_files import find_meta, is_saved_model, parse, read
 from porting.graph_function import LegacyFunction
@@ -32,7 +33,6 @@ from porting.graph_nodes import (
     takes_images,
 )
 from porting.graph_part import INPUT_ADVICE, Part
-from porting.graph_weights import is_weight, variable_name, weight_shape, weight_value
 
 _ENDS = ("NoOp", "Assert", "SaveV2", "SaveSlices", "Save")  # ops that have no output
 

@@ -9,6 +9,7 @@ import pytest
 
 from inference.predictor import ModelPredictor, fed_to, mean_probabilities, padded_size, windows_over
 from models.deeplab_v3 import DeepLabV3
+from models.layers import UPSAMPLINGS
 from models.resnet import Bottleneck, ResNet
 from models.weight_init import named_variables
 from tests.networks import randomize
@@ -89,9 +90,9 @@ def test_averages_equal_a_loop_over_single_predictions(model):
         assert np.abs(expected - plain_probabilities(model, image, 65, **less)).max() > 1e-3
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-def test_one_graph_serves_images_of_many_sizes(align_corners):
-    model = tiny(align_corners=align_corners)
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_one_graph_serves_images_of_many_sizes(upsampling):
+    model = tiny(upsampling=upsampling)
     predictor = ModelPredictor(model, "abcd", crop_size=33, scales=(0.5,))
     traced = []
     for number, size in enumerate([(30, 20), (40, 60), (60, 50)]):

@@ -191,7 +191,7 @@ def test_something_else_under_that_name(tmp_path, content):
     refuses(tmp_path / "m.ckpt", "no TensorFlow checkpoint")
 
 
-@pytest.mark.parametrize("name", ["model.h5", "weights.npy", "graph.pb", "model.keras"])
+@pytest.mark.parametrize("name", ["model.h5", "weights.npy", "model.keras"])
 def test_another_format_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"whatever")
     refuses(tmp_path / name, f"{Path(name).suffix} files are no TensorFlow checkpoints")

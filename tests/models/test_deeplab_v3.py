@@ -136,7 +136,7 @@ def test_image_pooling_is_the_first_and_sees_the_whole_image():
 def test_logits_are_upsampled_with_aligned_corners_unless_told():
     model = tiny()
     randomize(named_variables(model))
-    half = tiny(align_corners=False)
+    half = tiny(upsampling="half-pixel")
     copy_weights(model, half)
     images = images_of((65, 97))
     small = model.small_logits(images)

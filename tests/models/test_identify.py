@@ -18,7 +18,8 @@ def test_every_network_is_told_from_its_names(name, shapes_of):
     scope, atrous = canonical_scope(name), name != MOBILE
     assert identify(shapes_of(name, "features")) == Identity(name, scope, None, False, atrous)
     assert identify(shapes_of(name, "classifier")) == Identity(name, scope, 1001, False, atrous)
-    assert identify(shapes_of(name, "deeplab")) == Identity(name, scope, 21, True, atrous)
+    family = "own" if name.startswith("resnet_v2") else "official"  # which has the very same names
+    assert identify(shapes_of(name, "deeplab")) == Identity(name, scope, 21, True, atrous, family=family)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -66,7 +67,8 @@ def test_the_real_checkpoints(real_checkpoints):
     for file, identity in {
         "resnet_v2_50_blocks123.ckpt": Identity("resnet_v2_50", "resnet_v2_50"),
         "mobilenet_v2_1.0_224.ckpt": Identity(MOBILE, "MobilenetV2", atrous=False),
-        "deeplabv3_mnv2_pascal.ckpt": Identity(MOBILE, "MobilenetV2", 21, True, False),
+        "deeplabv3_mnv2_pascal.ckpt": Identity(MOBILE, "MobilenetV2", 21, True, False, family="official"),
+        "deeplabv3_mnv2_dm05_portrait.ckpt": Identity(MOBILE, "MobilenetV2", 2, True, False, 0.5, 1, "official"),
     }.items():
         with open_checkpoint(real_checkpoints / file) as checkpoint:
             assert identify(checkpoint.shapes) == identity
@@ -94,8 +96,12 @@ def test_units_that_no_depth_has(shapes_of):
 
 def test_two_networks_in_one_checkpoint(shapes_of):
     shapes = shapes_of("resnet_v2_18", "features") | shapes_of(MOBILE, "features")
-    with pytest.raises(CheckpointError, match="several networks in this checkpoint: MobilenetV2, resnet_v2_18"):
+    with pytest.raises(
+        CheckpointError, match=r"several networks in this checkpoint: MobilenetV2 \(Conv, Conv_1, exp.*"
+    ):
         identify(shapes)
+    assert identify(shapes, MOBILE).backbone == MOBILE
+    assert identify(shapes, "resnet_v2_18").backbone == "resnet_v2_18"
 
 
 @pytest.mark.parametrize("shapes", [{}, {"global_step": ()}, {"dense/kernel": (3, 4), "dense/bias": (4,)}])

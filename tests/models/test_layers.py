@@ -153,14 +153,14 @@ def test_aligned_corners_equal_tensorflow_1(size, new_size):
 def test_half_pixel_centres_equal_tensorflow_2(size, new_size):
     x = features_of(size)
     expected = tf.image.resize(x, new_size)
-    assert largest_difference(resize_bilinear(x, *new_size, align_corners=False), expected) < 1e-5
+    assert largest_difference(resize_bilinear(x, *new_size, upsampling="half-pixel"), expected) < 1e-5
 
 
 def test_aligned_corners_put_features_on_the_pixels_they_were_computed_at():
     x = features_of(5)
     up = np.asarray(resize_bilinear(x, 65, 65))
     assert largest_difference(up[:, ::16, ::16], x) < EXACT
-    assert largest_difference(np.asarray(resize_bilinear(x, 65, 65, align_corners=False))[:, ::16, ::16], x) > 0.01
+    assert largest_difference(np.asarray(resize_bilinear(x, 65, 65, upsampling="half-pixel"))[:, ::16, ::16], x) > 0.01
 
 
 # Gradients
@@ -247,7 +247,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_variables_in_float32():
 def test_upsampling_is_float32_whatever_the_policy():
     x = ops.cast(features_of(5), "bfloat16")
     assert keras.backend.standardize_dtype(resize_bilinear(x, 9, 9).dtype) == "float32"
-    assert keras.backend.standardize_dtype(resize_bilinear(x, 9, 9, align_corners=False).dtype) == "float32"
+    assert keras.backend.standardize_dtype(resize_bilinear(x, 9, 9, upsampling="half-pixel").dtype) == "float32"
 
 
 # Names

@@ -1,0 +1,76 @@
+"""Nothing loads into a network it was not trained in: what a checkpoint lacks, and what a network leaves of it."""
+
+import re
+from collections.abc import Iterable
+
+from models.checkpoint import CheckpointError
+from models.scopes import check_scopes, clean_scopes, first_match
+from models.weight_init import LOADED, MISMATCH, MISSING, UNUSED, Entry, Report
+
+_SHOWN = 4
+# What a leftover is a part of, by its name; for people.
+_PARTS = (
+    (re.compile(r"(?:^|/)decoder/"), "DeepLab v3+"),
+    (re.compile(r"(?:^|/)meta_architecture/"), "a dense prediction cell"),
+    (re.compile(r"(?:^|/)aspp\d"), "an atrous branch"),
+    (re.compile(r"(?:^|/)image_pooling/"), "image pooling"),
+    (re.compile(r"/block[5-9]/"), "a cascade of further blocks"),
+    (re.compile(r"(?:^|/)(?:concat_projection|logits)/"), "a segmentation head"),
+)
+
+
+def part_of(name: str) -> str:
+    """What a variable of this name is a part of, in words."""
+    known = next((words for pattern, words in _PARTS if pattern.search(name)), None)
+    return known or "nothing that is known here"
+
+
+def leftovers(report: Report, allow_unused: Iterable[str] = ()) -> list[Entry]:
+    """The checkpoint's variables that no variable of the model took, and of which no harmless kind is known.
+
+    Args:
+        allow_unused: scopes of the checkpoint that may stay unused. Raises ScopeError for one that holds nothing.
+    """
+    scopes = clean_scopes(allow_unused)
+    check_scopes(scopes, [entry.source for entry in report.entries if entry.source], "allow-unused scope")
+    return [entry for entry in report.of(UNUSED) if not entry.why and not first_match(entry.source, scopes)]
+
+
+def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
+    """Raises CheckpointError unless all of the model came from the checkpoint, and all of that into the model.
+
+    Args:
+        allow_unused: as in `leftovers`.
+    """
+    absent = report.of(MISSING) + report.of(MISMATCH)
+    if absent:
+        raise CheckpointError(
+            f"{report.checkpoint}: {len(absent)} of the model's variables are not in it: "
+            f"{_some(f'{entry.variable} ({report.reason(entry) or entry.status})' for entry in absent)}"
+            f"{_fragments(report, absent)}\n{report}"
+        )
+    left = leftovers(report, allow_unused)
+    if left:
+        scopes = sorted({entry.source.split("/")[0] for entry in left})
+        raise CheckpointError(
+            f"{report.checkpoint}: {len(left)} of its variables have no place in this network: "
+            f"{_some(f'{entry.source} ({part_of(entry.source)})' for entry in left)}. A network that was trained with "
+            f"them computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n{report}"
+        )
+
+
+def _fragments(report: Report, absent: list[Entry]) -> str:
+    """What is there of those parts of the model that are mostly absent."""
+    scopes = {entry.variable.split("/")[0] for entry in absent}
+    loaded = report.of(LOADED)
+    texts = []
+    for scope in sorted(scopes):
+        there = [entry.source for entry in loaded if entry.variable.split("/")[0] == scope]
+        if there and len(there) < sum(entry.variable.split("/")[0] == scope for entry in absent):
+            texts.append(f"; all it has of {scope} is {_some(there)}")
+    return "".join(texts)
+
+
+def _some(texts: Iterable[str]) -> str:
+    texts = list(texts)
+    return ", ".join(texts[:_SHOWN]) + (" …" if texts[_SHOWN:] else "")
