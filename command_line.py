@@ -86,8 +86,8 @@ def _add_flag(section: Any, name: str, described: Option, default: Any, paper: b
     text += f"; the paper's: {described.paper}" if paper and described.paper else ""
     settings: dict[str, Any] = {"dest": name, "default": default}
     if described.kind is None:
-        action = argparse.BooleanOptionalAction if default else "store_true"
-        text += f" [{flag(name)}]" if default else ""
+        action = "store_true" if default is False else argparse.BooleanOptionalAction
+        text += f" [{flag(name)}]" if default else f" [{described.shown}]" if described.shown else ""
         section.add_argument(flag(name), action=action, help=_plain(text), **settings)
         return
     shown = described.shown if default is None else _as_text(default)

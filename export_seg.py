@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_installed(args.formats)
     picture = read_image(args.image) if args.image else drawn_picture()
     opened = open_segmenter(args.ckpt, command_line.chosen(args, Opening))
-    print(opened.report.text().splitlines()[-1])
+    print(opened.introduction())
     print(f"checked on {args.image or 'a drawn picture; --image checks on a real one'}", flush=True)
     good = True
     for outcome in export(opened, args.ckpt, args.out, args.formats, picture):

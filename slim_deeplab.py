@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from engine.run_directory import RunDirectory
     from inference.measuring import Measured
+    from inference.opening import Told
     from inference.protocols import Predictor
     from models.identify import Identity
     from models.weight_init import Report
@@ -127,23 +128,30 @@ class Model:
 
     Attributes:
         path: what it was opened from.
-        network: the Keras model, images (N, H, W, 3) preprocessed as `network.preprocessing` says → logits; None for
-            an export, as are `report`, `identity` and `config`.
-        report: what was loaded. identity: what the checkpoint's names tell. config: how the network was built.
-        assumed: {setting: value}: what the names cannot tell, and was taken by default.
         class_names: background first.
+        network: the Keras model, images (N, H, W, 3) preprocessed as `network.preprocessing` says → logits; None for
+            an export, as are `report` and `told`.
+        report: what was loaded. told: what was known of the network before.
     """
 
     path: str
     class_names: tuple[str, ...]
     network: "keras.Model | None"
     report: "Report | None"
-    identity: "Identity | None"
-    config: dict[str, Any] | None
-    assumed: dict[str, Any]
+    told: "Told | None"
     how: Opening
     looks: Looks
     _predictor: "Predictor" = field(repr=False)
+
+    @property
+    def identity(self) -> "Identity | None":
+        """What the checkpoint's names tell; None for an export."""
+        return self.told.identity if self.told else None
+
+    @property
+    def assumed(self) -> str:
+        """One line about what names cannot tell and was taken as its family has it; empty for nothing."""
+        return self.told.assumed if self.told else ""
 
     def predict(self, picture: str | Path | np.ndarray) -> Prediction:
         """Labels a picture: a file, or uint8 RGB (H, W, 3), of any size.
@@ -178,7 +186,7 @@ class Model:
         dataset = VOCSegmentation(data, image_set)
         measuring.check_classes(self.path, self._predictor, dataset)
         name = Path(self.path).name
-        opened = measuring.OpenedModel(name, self.path, self._predictor, self.config, self.how, self.looks)
+        opened = measuring.OpenedModel(name, self.path, self._predictor, self.told, self.how, self.looks)
         return measuring.measure(opened, dataset, reading, scores, pictures)
 
 
@@ -201,7 +209,7 @@ def load(ckpt: str | os.PathLike, how: Opening = Opening(), looks: Looks = Looks
     export = open_export(path)
     if export is not None:
         refuse_checkpoint_options(path, how, looks)
-        return Model(path, tuple(export.class_names), None, None, None, None, {}, how, looks, export)
+        return Model(path, tuple(export.class_names), None, None, None, how, looks, export)
     import_keras()
     from inference.opening import open_segmenter
 
@@ -211,9 +219,7 @@ def load(ckpt: str | os.PathLike, how: Opening = Opening(), looks: Looks = Looks
         opened.class_names,
         opened.model,
         opened.report,
-        opened.identity,
-        opened.config,
-        opened.assumed,
+        opened.told,
         how,
         looks,
         opened.predictor(looks),

@@ -244,6 +244,10 @@ INTS = several(POSITIVE_INT, "A,B,C", empty=True)
 SCALES = several(number(0, 8, above=True), "S,…")
 
 
+GRID = Kind(lambda text: () if text.strip() == "none" else INTS.read(text), INTS.accept, "A,B,C|none")
+MEAN = several(number(0, 255), "R,G,B", 3)
+
+
 def _scopes(values: Any) -> tuple[str, ...]:
     given = [values] if isinstance(values, str) else list(values)
     return tuple(part.strip().strip("/") for text in given for part in text.split(",") if part.strip().strip("/"))

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from engine.kinds import (
     CLASS_WEIGHTS,
     FEEDS,
+    GRID,
     HOSTS,
     INTS,
+    MEAN,
     NONNEGATIVE,
     NONNEGATIVE_INT,
     POSITIVE,
@@ -28,6 +30,9 @@ from engine.kinds import (
     whole,
 )
 
+MEANT = "which network of the checkpoint, by its kind or its scope there"
+UNUSED = "scopes of the checkpoint that the network may leave out, though it was trained with them"
+TOLD = "as told, else the paper's"
 RENAMED = "the checkpoint's scope OLD is the model's scope NEW, e.g. slim_resnet=resnet_v2_50"
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -42,6 +47,7 @@ class Restore(Options):
     exclude: tuple[str, ...] = option((), "load no variable in these scopes", SCOPES)
     rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
     ema: bool = option(False, "take the moving averages of variables where there are any")
+    allow_unused: tuple[str, ...] = option((), f"{UNUSED}; only --stage2 stops at them", SCOPES)
     allow_missing: tuple[str, ...] = option(
         (), "backbone scopes that may be missing in the checkpoint; any other that is stops the start", SCOPES
     )
@@ -62,30 +68,37 @@ class Architecture(Options):
         choices=(8, 16, 32),
     )
     multi_grid: tuple[int, ...] | None = option(
-        None, "dilations of block4's units", INTS, paper="1,2,4", shown="the run's, else 1,2,4"
+        None, "dilations of block4's units; `none` for none", GRID, paper="1,2,4", shown=TOLD
+    )
+    atrous_rates: tuple[int, ...] | None = option(
+        None, "dilations of the head's branches at output stride 16", INTS, paper="6,12,18", shown=TOLD
     )
     features: str | None = option(
         None,
         "what the head is fed: `block4` is the raw sum, as peers' checkpoints on slim's v2 have it",
         TEXT,
-        shown="the run's, else postnorm",
+        shown=TOLD,
         choices=("postnorm", "block4"),
     )
     upsampling: str | None = option(
         None,
-        "of the logits",
+        "of the logits; `tf1` is TensorFlow 1's default, as the public re-implementations have it",
         TEXT,
         paper="align-corners",
-        shown="the run's, else align-corners",
-        choices=("align-corners", "half-pixel"),
+        shown=TOLD,
+        choices=("align-corners", "half-pixel", "tf1"),
     )
     preprocessing: str | None = option(
         None,
-        "[-1, 1], or RGB minus ImageNet's mean; a run keeps it",
+        "[-1, 1], or RGB less a mean: slim's, DeepLab's, or Caffe's, which is BGR; a run keeps it",
         TEXT,
-        shown="the run's, else what slim fed the backbone",
-        choices=("unit-range", "mean-subtracted"),
+        shown=TOLD,
+        choices=("unit-range", "mean-subtracted", "deeplab-mean-subtracted", "caffe-mean-subtracted"),
     )
+    mean: tuple[float, float, float] | None = option(
+        None, "of red, green and blue, which is subtracted", MEAN, shown=TOLD
+    )
+    bgr: bool | None = option(None, "the network is fed blue first", shown=TOLD)
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,8 @@ class Opening(Architecture):
         shown="the run's, else 513",
     )
     precision: str = option("float32", "of the computation", TEXT, choices=("float32", "bfloat16"))
+    model: str | None = option(None, MEANT, TEXT, shown="the only one")
+    allow_unused: tuple[str, ...] = option((), UNUSED, SCOPES)
     rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
     ema: bool = option(False, "take the moving averages of variables where there are any")
 

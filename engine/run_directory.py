@@ -47,7 +47,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, arguments: Mapping[str, Any], free: Iterable[str] = ()) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.best = self.path / "best"
         self._config = self.path / "config.json"
         self._log = self.path / "log.csv"
@@ -61,6 +61,12 @@ class RunDirectory:
             raise RunError(f"{self.path}: not empty and no run of ours (no config.json); name another --run-dir")
         self.arguments = arguments
         self._lock: int | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {self.last_step()} steps saved)"
 
     def open(self) -> None:
         """Makes the directory and keeps every other process from training in it, until `close` or the process's end."""
@@ -210,13 +216,35 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise RunError(f"{path}: cannot be read as a run's configuration ({error})") from error
 
 
+_OWN_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index|\.data-.*)?$")
+_OWN_FILES = ("log.csv", "coverage.json", "run.lock")
+
+
 def run_of(checkpoint: str | Path) -> Path | None:
-    """The run directory that the checkpoint a user named lies in, or None."""
-    path = Path(checkpoint)
-    for folder in (path, *list(path.parents)[:2]):
-        if (folder / "config.json").is_file() and (folder / "run.lock").is_file():
-            return folder
-    return None
+    """The run directory that a user named, itself or by one of its checkpoints, or None.
+
+    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RunError for a run whose
+    `config.json` cannot be read.
+    """
+    path = Path(checkpoint).expanduser()
+    folders = [path]
+    if _OWN_CHECKPOINT.match(path.name):
+        folders.append(path.parent)
+    folders += [folder.parent for folder in folders if folder.name == "best"]
+    return next((folder for folder in folders if _is_run(folder)), None)
+
+
+def _is_run(folder: Path) -> bool:
+    config = folder / "config.json"
+    if not config.is_file():
+        return False
+    try:
+        read_config(folder)
+    except RunError:  # of another program, unless one of ours lies beside it
+        if any((folder / name).exists() for name in _OWN_FILES):
+            raise
+        return False
+    return True
 
 
 def _names(model: "Network") -> dict[str, str]:

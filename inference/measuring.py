@@ -22,7 +22,7 @@ from errors import UserError
 from inference import evaluation
 from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class
-from inference.opening import open_segmenter
+from inference.opening import Told, open_segmenter
 from inference.prediction import refuse_checkpoint_options
 from inference.protocols import Predictor
 from inference.submission import Submission, check_submission
@@ -34,13 +34,13 @@ class OpenedModel:
 
     Attributes:
         name: in tables. path: where it is. predictor: what labels images.
-        config: how it was built; None for an export. how, looks: how it was opened and looks at images.
+        told: what was known of it; None for an export. how, looks: how it was opened and looks at images.
     """
 
     name: str
     path: str
     predictor: Predictor
-    config: dict[str, Any] | None
+    told: Told | None
     how: Opening
     looks: Looks
 
@@ -81,16 +81,16 @@ def open_models(paths: Sequence[str], how: Opening, looks: Looks, dataset: VOCSe
 def _open(name: str, path: str, how: Opening, looks: Looks, dataset: VOCSegmentation) -> OpenedModel:
     from inference.runtimes import open_export
 
-    predictor, config = open_export(path), None
+    predictor: Predictor | None = open_export(path)
+    told = None
     if predictor is not None:
         refuse_checkpoint_options(path, how, looks)
     else:
         opened = open_segmenter(path, how)
-        lines = opened.report.text().splitlines()
-        print(f"{lines[0]}\n{lines[-1]}")
-        predictor, config = opened.predictor(looks), opened.config
+        print(opened.introduction())
+        predictor, told = opened.predictor(looks), opened.told
     check_classes(path, predictor, dataset)
-    return OpenedModel(name, path, predictor, config, how, looks)
+    return OpenedModel(name, path, predictor, told, how, looks)
 
 
 def check_classes(path: str, predictor: Predictor, dataset: VOCSegmentation) -> None:
@@ -153,7 +153,9 @@ def measure(
         "checkpoint": model.path,
         "image_set": dataset.image_set,
         "images": len(dataset),
-        "model": model.config,
+        "model": model.told.config if model.told else None,
+        "identity": str(model.told.identity) if model.told else None,
+        "assumed": model.told.assumed if model.told else "",
         "scales": list(model.looks.scales),
         "flip": model.looks.flip,
         "window": model.looks.window,

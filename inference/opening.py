@@ -1,97 +1,169 @@
-"""Which model a program is to build: told by flags, by a run's configuration, or by the checkpoint's names alone."""
+"""Which model a program is to build, and with what settings: said by options, else told by a run or a checkpoint.
 
-from collections.abc import Mapping
+What a run keeps in its `config.json` is known. Of a checkpoint alone, names tell the network and its family
+(`models.identify`); what they cannot tell is assumed as the family's own code has it, is said (`Told.introduction`),
+and can be said otherwise by an `Architecture`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from data.voc import names_of
 from engine.device import set_precision, use_xla
-from engine.kinds import described_options
 from engine.options import Architecture, Looks, Opening
 from engine.run_directory import read_config, run_of
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
-from models.identify import Identity, canonical_scope, identify
+from models.families.family import Translation
+from models.identify import Identity, identify
 from models.layers import ON_TENSORFLOW, to_be_restored
-from models.preprocessing import PREPROCESSINGS
+from models.leftovers import check_meaning
+from models.preprocessing import Preprocessing, preprocessing_of, slims_preprocessing
 from models.weight_init import MISMATCH, MISSING, Report, checkpoint_guided_init, rename_scope
 
+if TYPE_CHECKING:
+    from inference.predictor import ModelPredictor
+    from models.taps import Tap
 
-def checkpoint_identity(path: str | Path, rename: Mapping[str, str] | None = None) -> Identity:
-    """→ models.identify.Identity of a checkpoint, its names renamed first."""
+EVALUATION_SIZE = 513  # pixels; the paper's
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of a model before it is built.
+
+    Attributes:
+        config: what `build_segmenter` or `build_classifier` takes.
+        identity: what the checkpoint's names tell; None without a checkpoint.
+        assumed: one line about the settings that names cannot tell and nobody said; empty for none.
+    """
+
+    config: dict[str, Any]
+    identity: Identity | None = None
+    assumed: str = ""
+
+    @property
+    def translation(self) -> Translation:
+        """From the checkpoint's names and values to this project's."""
+        return Translation() if self.identity is None else self.identity.translation
+
+    def introduction(self) -> str:
+        """What was told and what was assumed, in lines for a person; empty without a checkpoint."""
+        told = [] if self.identity is None else [f"model: {self.identity}"]
+        return "\n".join(told + ([f"assumed: {self.assumed}"] if self.assumed else []))
+
+
+def checkpoint_identity(
+    path: str | Path, rename: Mapping[str, str] | None = None, model: str | None = None
+) -> Identity:
+    """What a checkpoint's names tell, the names renamed first.
+
+    Args:
+        model: which network is meant, by its kind or its scope in the checkpoint, where there are several.
+    """
     with open_checkpoint(path) as checkpoint:
         shapes = {rename_scope(name, rename or {}): shape for name, shape in checkpoint.shapes.items()}
     try:
-        return identify(shapes)
+        return identify(shapes, model)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def resolve_backbone(
-    name: str | None, path: str | Path | None, rename: Mapping[str, str] | None = None
-) -> tuple[str, float, Identity | None]:
+def backbone_to_train(
+    name: str | None, num_classes: int, path: str | None, rename: Mapping[str, str] | None = None
+) -> Told:
     """The backbone asked for by `name`, or else the one in the checkpoint `path` (None: from scratch).
 
-    → (name, depth multiplier, Identity or None). Raises UserError where the two contradict each other, or neither
-    says anything.
+    Raises UserError where the two contradict each other, or neither says anything.
     """
-    if name is not None and name not in BACKBONES:
-        raise UserError(f"--model {name}: unknown; there are {', '.join(BACKBONES)}")
     if path is None:
         if name is None:
             raise UserError("--ckpt none tells no model: name one with --model")
-        return name, 1.0, None
-    identity = checkpoint_identity(path, rename)
-    if name is not None and name != identity.backbone:
-        raise UserError(f"{path}: holds {identity}, not the {name} that --model asks for")
-    scope = canonical_scope(identity.backbone)
-    if identity.scope != scope:
-        raise UserError(
-            f"{path}: holds {identity}; its variables are {identity.scope}/…, the model's {scope}/…: "
-            f"add --rename {identity.scope}={scope}"
-        )
-    return identity.backbone, identity.depth_multiplier, identity
+        if name not in BACKBONES:
+            raise UserError(f"--model {name}: unknown; there are {', '.join(BACKBONES)}")
+        return Told({"backbone": name, "num_classes": num_classes, "depth_multiplier": 1.0})
+    if name in BACKBONES and (only := _only_backbone(path, rename)) not in (None, name):
+        raise UserError(f"{path}: holds {only}, not the {name} that --model asks for")
+    identity = checkpoint_identity(path, rename, name)
+    config = {
+        "backbone": identity.backbone,
+        "num_classes": num_classes,
+        "depth_multiplier": identity.depth_multiplier,
+        "divisible_by": identity.divisible_by,
+    }
+    return Told(config, identity)
+
+
+def _only_backbone(path: str, rename: Mapping[str, str] | None) -> str | None:
+    """The backbone that a checkpoint tells without help; None where it needs some."""
+    try:
+        return checkpoint_identity(path, rename).backbone
+    except CheckpointError:
+        return None
 
 
 def segmenter_of(
-    checkpoint: str | Path, rename: Mapping[str, str] | None = None, architecture: Architecture | None = None
-) -> dict[str, Any]:
-    """The configuration of the DeepLab v3 that a checkpoint was saved from: its run's, or else told from its names.
+    checkpoint: str | Path,
+    rename: Mapping[str, str] | None = None,
+    architecture: Architecture | None = None,
+    model: str | None = None,
+) -> Told:
+    """The DeepLab that a checkpoint was saved from: its run's, or else told from its names.
 
-    What `architecture` says replaces what is told. Raises UserError when the checkpoint holds no DeepLab v3.
+    What `architecture` says replaces what is told. Raises UserError when the checkpoint holds no DeepLab.
     """
+    architecture = architecture or Architecture()
     run = run_of(checkpoint)
+    identity = checkpoint_identity(checkpoint, rename, model)
     if run is not None:
-        config = read_config(run)["model"]
+        config = _of_today(read_config(run)["model"])
         if "output_stride" not in config:
             raise UserError(f"{checkpoint}: this run trained a classifier, not a segmentation model")
-    else:
-        backbone, depth_multiplier, identity = resolve_backbone(None, checkpoint, rename)
-        if identity is None or not identity.segments:
-            raise UserError(f"{checkpoint}: holds {identity}; no segmentation head (logits/semantic) is in it")
-        config = {
-            "backbone": backbone,
-            "num_classes": identity.num_classes,
-            "depth_multiplier": depth_multiplier,
-            "atrous_rates": None if identity.atrous else (),
-        }
-    return config | asked_of(architecture or Architecture())
+        return Told(config | asked_of(architecture, config), identity)
+    if not identity.segments:
+        raise UserError(f"{checkpoint}: holds {identity}; no segmentation head (logits/semantic) is in it")
+    asked = asked_of(architecture, identity.config)
+    config = {"num_classes": identity.num_classes} | identity.config | asked
+    return Told(config, identity, identity.assumptions(tuple(asked)))
 
 
-def asked_of(architecture: Architecture) -> dict[str, Any]:
-    """What a configuration gets of an Architecture: the options that are not None, as `build_segmenter` names them."""
-    asked = {name: getattr(architecture, name) for name in described_options(Architecture)}
-    upsampling = asked.pop("upsampling")
-    if upsampling is not None:
-        asked["align_corners"] = upsampling == "align-corners"
-    return {name: value for name, value in asked.items() if value is not None}
+def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration, also of those that were written before `upsampling` had its name."""
+    config = dict(config)
+    aligned = config.pop("align_corners", None)
+    if aligned is not None:
+        config["upsampling"] = "align-corners" if aligned else "half-pixel"
+    return config
 
 
-def config_to_train(
+def asked_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model's configuration an Architecture replaces."""
+    plain = ("output_stride", "features", "upsampling", "atrous_rates")
+    asked = {name: value for name in plain if (value := getattr(architecture, name)) is not None}
+    if architecture.multi_grid is not None:
+        units = 2 if config["backbone"].endswith("_18") else 3
+        asked["multi_grid"] = architecture.multi_grid or (1,) * units
+    fed = _preprocessing_asked(architecture, config)
+    return asked if fed is None else asked | {"preprocessing": fed.to_config()}
+
+
+def _preprocessing_asked(architecture: Architecture, config: Mapping[str, Any]) -> Preprocessing | None:
+    named, mean, bgr = architecture.preprocessing, architecture.mean, architecture.bgr
+    if named is None and mean is None and bgr is None:
+        return None
+    fed = preprocessing_of(named or config.get("preprocessing") or slims_preprocessing(config["backbone"]))
+    if mean is not None and named is None and fed.scale != 1:
+        fed = preprocessing_of("mean-subtracted", bgr=fed.order == "BGR")  # a mean alone is subtracted, and no more
+    return preprocessing_of(fed, mean, bgr)
+
+
+def segmenter_to_train(
     name: str | None,
     num_classes: int,
     checkpoint: str | None,
@@ -99,132 +171,169 @@ def config_to_train(
     architecture: Architecture,
     *,
     all_of_it: bool = False,
-) -> dict[str, Any]:
-    """The configuration of the DeepLab v3 that a training builds: as asked, else as the checkpoint's, else the paper's.
+) -> Told:
+    """The DeepLab that a training builds: as asked, else as the checkpoint's, else the paper's.
 
     Args:
-        name: the backbone that is asked for; None is told from the checkpoint.
+        name: the backbone that is asked for, or where it is in the checkpoint; None is told from the checkpoint.
         num_classes: of the data.
         all_of_it: the checkpoint's head is to learn on, in the paper's second stage.
 
     Raises UserError where checkpoint, name and data contradict each other.
     """
     if all_of_it:
-        if checkpoint is None:
-            raise UserError("--stage2 needs the first stage's run: --ckpt none has none")
-        config = segmenter_of(checkpoint, rename, architecture)
-        if name not in (None, config["backbone"]):
-            raise UserError(f"{checkpoint}: holds {config['backbone']}, not the {name} that --model asks for")
-        if config["num_classes"] != num_classes:
-            raise UserError(
-                f"{checkpoint}: its head has {config['num_classes']} classes, the data {num_classes}; --stage2 goes on "
-                "with the head as it is, so train a first stage on this data"
-            )
-        return config
-    backbone, depth_multiplier, identity = resolve_backbone(name, checkpoint, rename)
-    return {
-        "backbone": backbone,
-        "num_classes": num_classes,
-        "depth_multiplier": depth_multiplier,
-        "atrous_rates": () if identity and identity.segments and not identity.atrous else None,
-        **asked_of(architecture),
-    }
+        return _second_stage(name, num_classes, checkpoint, rename, architecture)
+    told = backbone_to_train(name, num_classes, checkpoint, rename)
+    if told.identity is not None and told.identity.segments:
+        told = segmenter_of(str(checkpoint), rename, architecture, name)
+        return Told(told.config | {"num_classes": num_classes}, told.identity, told.assumed)
+    papers = {"features": "postnorm", "upsampling": "align-corners"}
+    return Told(papers | told.config | asked_of(architecture, told.config), told.identity)
+
+
+def _second_stage(
+    name: str | None,
+    num_classes: int,
+    checkpoint: str | None,
+    rename: Mapping[str, str],
+    architecture: Architecture,
+) -> Told:
+    if checkpoint is None:
+        raise UserError("--stage2 needs the first stage's run: --ckpt none has none")
+    told = segmenter_of(checkpoint, rename, architecture)
+    config = told.config
+    if name not in (None, config["backbone"]):
+        raise UserError(f"{checkpoint}: holds {config['backbone']}, not the {name} that --model asks for")
+    if config["num_classes"] != num_classes:
+        raise UserError(
+            f"{checkpoint}: its head has {config['num_classes']} classes, the data {num_classes}; --stage2 goes on "
+            "with the head as it is, so train a first stage on this data"
+        )
+    return told
 
 
 @dataclass(frozen=True)
 class OpenedSegmenter:
-    """A DeepLab v3 with the weights of a checkpoint, and what the program that uses it must know.
+    """A DeepLab with the weights of a checkpoint, and what the program that uses it must know.
 
     Attributes:
-        model: the DeepLabV3. config: the keyword arguments it was built with. report: of its initialization.
+        model: the DeepLabV3. told: what was known of it before it was built. report: of its initialization.
         class_names: the run's, else VOC's 21, else "class 0" …
         crop_size: images are padded to this square, pixels.
     """
 
     model: DeepLabV3
-    config: dict[str, Any]
+    told: Told
     report: Report
     class_names: tuple[str, ...]
     crop_size: int
 
-    def predictor(self, looks: Looks = Looks(), *, eager: bool = False) -> "ModelPredictor":  # noqa: F821
+    def introduction(self) -> str:
+        """What was opened: the model, what was assumed of it, and how much of it arrived."""
+        lines = self.report.text().splitlines()
+        return "\n".join(filter(None, (lines[0], self.told.introduction(), lines[-1])))
+
+    def predictor(self, looks: Looks = Looks(), *, eager: bool = False) -> "ModelPredictor":
         """A ModelPredictor of it as it is now."""
         from inference.predictor import ModelPredictor
 
-        frozen = ON_TENSORFLOW and not eager and not use_xla()
-        options = {"scales": looks.scales, "flip": looks.flip, "window": looks.window}
-        return ModelPredictor(self.model, self.class_names, self.crop_size, eager=eager, frozen=frozen, **options)
+        return ModelPredictor(
+            self.model,
+            self.class_names,
+            self.crop_size,
+            scales=looks.scales,
+            flip=looks.flip,
+            window=looks.window,
+            eager=eager,
+            frozen=ON_TENSORFLOW and not eager and not use_xla(),
+        )
 
 
-def open_segmenter(checkpoint: str, how: Opening = Opening()) -> OpenedSegmenter:
+def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSegmenter:
     """Builds the model that a checkpoint or run was saved from and loads all of it, for inference.
 
-    Raises UserError where the checkpoint holds no DeepLab v3 or not all of one.
+    Raises UserError where the checkpoint holds no DeepLab, not all of one, or something that the network leaves out.
     """
-    config = segmenter_of(checkpoint, how.rename, how)
+    told = segmenter_of(checkpoint, how.rename, how, how.model)
     run = run_of(checkpoint)
-    said = read_config(run) if run else {"classes": names_of(config["num_classes"]), "arguments": {"eval_size": 513}}
     set_precision(how.precision, training=False)
-    model, report = load_segmenter(checkpoint, config, how.rename, how.ema)
-    crop_size = how.crop_size or said["arguments"]["eval_size"]
-    return OpenedSegmenter(model, config, report, tuple(said["classes"]), crop_size)
+    model, report = load_segmenter(checkpoint, told, how.rename, how.ema, how.allow_unused)
+    class_names, eval_size = names_of(told.config["num_classes"]), EVALUATION_SIZE
+    if run is not None:
+        said = read_config(run)
+        class_names, eval_size = said["classes"], said["arguments"].get("eval_size", EVALUATION_SIZE)
+    return OpenedSegmenter(model, told, report, tuple(class_names), how.crop_size or eval_size)
 
 
 def load_segmenter(
-    checkpoint: str, config: Mapping[str, Any], rename: Mapping[str, str] | None = None, ema: bool = False
+    checkpoint: str | Path,
+    told: Told,
+    rename: Mapping[str, str] | None = None,
+    ema: bool = False,
+    allow_unused: tuple[str, ...] = (),
 ) -> tuple[DeepLabV3, Report]:
-    """Builds the model of `config` and loads the whole of it from `checkpoint`. → (model, Report)
+    """Builds the model that is told of and loads the whole of it from `checkpoint`.
 
-    Raises CheckpointError when one of its variables is not in the checkpoint.
+    Raises CheckpointError when one of its variables is not in the checkpoint, or the checkpoint has one that belongs to
+    a network which computes something else.
     """
     with to_be_restored():
-        model = build_segmenter(config)
-    report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema)
-    check_whole(report, checkpoint)
+        model = build_segmenter(told.config)
+    report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema, translation=told.translation)
+    check_meaning(report, allow_unused)
     return model, report
 
 
-def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> DeepLabV3:
-    """DeepLab v3 from its configuration: a dict of the keyword arguments of `deeplab_v3`.
+@contextmanager
+def _mended_by_user(config: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, a network that cannot be built as configured is a user's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{config['backbone']}: {error}") from error
 
-    Its key `preprocessing`, where there is one, names what replaces the backbone's own (`PREPROCESSINGS`).
+
+def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> DeepLabV3:
+    """DeepLab from its configuration: a dict of the keyword arguments of `deeplab_v3`.
+
+    Raises UserError where there is no such network.
     """
-    config = dict(config)
-    preprocessing = config.pop("preprocessing", None)
-    model = deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
-    if preprocessing is not None:
-        model.preprocessing = PREPROCESSINGS[preprocessing]
-    return model
+    with _mended_by_user(config):
+        return deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
 
 
 def build_classifier(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> keras.Model:
-    """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier"}."""
+    """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier", "divisible_by"}."""
     options = {"num_classes": config["num_classes"], "batch_norm_decay": batch_norm_decay}
-    if config["backbone"] == "mobilenet_v2":
-        options["depth_multiplier"] = config["depth_multiplier"]
-    return BACKBONES[config["backbone"]](**options)
+    with _mended_by_user(config):
+        return BACKBONES[config["backbone"]](**options, **_width(config))
 
 
-def restored_tap(checkpoint: str, end_point: str, rename: Mapping[str, str] | None = None) -> tuple["Tap", Report]:  # noqa: F821
-    """The network that a checkpoint holds, built as far as `end_point` and loaded from it. → (models.taps.Tap, Report)
+def _width(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration says how wide a MobileNet is; nothing for others."""
+    if not config["backbone"].startswith("mobilenet"):
+        return {}
+    return {name: config[name] for name in ("depth_multiplier", "divisible_by") if name in config}
+
+
+def restored_tap(
+    checkpoint: str, end_point: str, rename: Mapping[str, str] | None = None, model: str | None = None
+) -> tuple["Tap", Report]:
+    """The network that a checkpoint holds, built as far as `end_point` and loaded from it.
 
     Raises TapError for an end point that the network does not have, CheckpointError where one of the variables up to
     there is not in the checkpoint.
     """
     from models.taps import tap
 
-    backbone, depth_multiplier, identity = resolve_backbone(None, checkpoint, rename)
+    identity = checkpoint_identity(checkpoint, rename, model)
+    width = {"depth_multiplier": identity.depth_multiplier, "divisible_by": identity.divisible_by}
     options = {} if identity.segments else {"num_classes": identity.num_classes}
-    if backbone == "mobilenet_v2":
-        options["depth_multiplier"] = depth_multiplier
-    model = tap(backbone, end_point, **options)
-    report = checkpoint_guided_init(model, checkpoint, rename=rename)
-    check_whole(report, checkpoint)
-    return model, report
-
-
-def check_whole(report: Report, checkpoint: str) -> None:
-    """Raises CheckpointError unless every variable of the model came from the checkpoint, by the Report."""
+    network = tap(identity.backbone, end_point, **options, **_width({"backbone": identity.backbone, **width}))
+    report = checkpoint_guided_init(network, checkpoint, rename=rename, translation=identity.translation)
     absent = report.of(MISSING) + report.of(MISMATCH)
     if absent:
         raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")
+    return network, report

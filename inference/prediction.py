@@ -153,6 +153,7 @@ def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task],
 
         watch.lap("imports")
         opened = open_segmenter(path, how)
+        print(opened.introduction(), flush=True)
         passes = len(looks.scales) * (2 if looks.flip else 1)
         # JAX compiles in any case.
         eager = keras.backend.backend() == "tensorflow" and looks.window is None

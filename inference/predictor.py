@@ -253,8 +253,8 @@ class ModelPredictor:
             for whole, part, each in zip(features, parts, strides, strict=True):
                 down, across = rows.finer(stride // each), columns.finer(stride // each)
                 whole[:, down.kept, across.kept] = part[:, down.inner, across.inner]
-        fed = tuple(features) if self.model.decoder else features[0]
-        logits = np.asarray(self._head.predict_on_batch(fed), np.float32)[0]
+        seen = tuple(features) if self.model.decoder else features[0]
+        logits = np.asarray(self._head.predict_on_batch(seen), np.float32)[0]
         return logits[:, ::-1] if mirrored else logits
 
     def _to_be_upsampled(self, logits: np.ndarray, size: Size) -> tuple[Any, Any, Any]:

@@ -177,13 +177,15 @@ def open_export(path: str | Path) -> Export | None:
     Raises:
         ExportError: the export is missing or broken, or its runtime is not installed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.name == "saved_model.pb":
         path = path.parent
     if (path / DESCRIPTION).is_file():
         path = _saved_model_in(path)
     if (path / "saved_model.pb").is_file():
         kind: type[Export] = SavedModelExport
+    elif path.suffix == ".pb" and path.is_file() and not _is_frozen_export(path):
+        return None  # another program's frozen graph, whose constants are a checkpoint
     elif path.suffix in SUFFIXES:
         kind = SUFFIXES[path.suffix]
         if not path.is_file():
@@ -197,6 +199,18 @@ def open_export(path: str | Path) -> Export | None:
     except Exception as error:  # each runtime has exceptions of its own for a file that it cannot read
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{path}: cannot be opened as {kind.kind} ({cause}). Export it again.") from error
+
+
+def _is_frozen_export(path: Path) -> bool:
+    """Whether a frozen graph gives what export_seg.py's do; a file that is no graph is not told apart here."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        names = {node.name for node in tf.compat.v1.GraphDef.FromString(path.read_bytes()).node}
+    except DecodeError:
+        return True
+    return {"images", "labels", "probabilities"} <= names
 
 
 def _saved_model_in(folder: Path) -> Path:

@@ -54,6 +54,11 @@ PREPROCESSINGS = {
 }
 
 
+def slims_preprocessing(backbone: str) -> str:
+    """What slim's own code fed a backbone, as a key of PREPROCESSINGS: means for ResNet v1, [-1, 1] for all others."""
+    return "mean-subtracted" if backbone in ("resnet_v1_50", "resnet_v1_101", "resnet_v1_152") else "unit-range"
+
+
 def preprocessing_of(
     told: str | dict[str, Any] | Preprocessing,
     mean: tuple[float, float, float] | None = None,

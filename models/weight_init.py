@@ -222,7 +222,7 @@ def _in_order(entries):
     return tuple(sorted(entries, key=lambda e: (CLASSES.index(e.status), natural_order(e.name), e.source or "")))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What an initialization did, or would do. `print(report)` is for people, `to_json()` for programs.
 
@@ -292,6 +292,12 @@ class Report:
 
     def __str__(self):
         return self.text()
+
+    def __repr__(self):
+        """A summary of some lines, for who looks at it in a notebook; `print` shows all."""
+        head, *_, last = self.text().splitlines()
+        counts = ", ".join(f"{status}: {count}" for status, count in self.counts.items() if count)
+        return f"{head}\n{counts}\n{last}"
 
     def text(self, verbose=False):
         """Grouped text; `verbose` lists the loaded variables and the bookkeeping one by one too."""

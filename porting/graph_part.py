@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from models.frozen_graph import is_weight
 from porting.graph_nodes import (
     PLACEHOLDERS,
     VARIABLES,
@@ -16,7 +17,6 @@ from porting.graph_nodes import (
     split_tensor,
     takes_images,
 )
-from models.frozen_graph import is_weight
 
 if TYPE_CHECKING:
     from porting.legacy_graph import LegacyGraph

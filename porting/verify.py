@@ -186,7 +186,7 @@ def build_model(
     identity = checkpoint_identity(weights, rename)
     if identity.segments:
         asked = Architecture(output_stride=stride, multi_grid=how.multi_grid, features=how.features)
-        model = build_segmenter(segmenter_of(weights, rename, asked))
+        model = build_segmenter(segmenter_of(weights, rename, asked).config)
     else:
         options: dict[str, Any] = {"num_classes": identity.num_classes} | ({"output_stride": stride} if stride else {})
         if identity.backbone == "mobilenet_v2":

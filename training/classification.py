@@ -98,10 +98,9 @@ def _train(
         )
         return ClassifierValidator(model, val_batches)
 
-    def configure(checkpoint: str | None) -> dict[str, Any]:
-        name = asked.named["model"]
-        backbone, depth_multiplier, _ = opening.resolve_backbone(name, checkpoint, asked.restore.rename)
-        return {"backbone": backbone, "num_classes": train_set.num_classes, "depth_multiplier": depth_multiplier}
+    def configure(checkpoint: str | None) -> opening.Told:
+        name, rename = asked.named["model"], asked.restore.rename
+        return opening.backbone_to_train(name, train_set.num_classes, checkpoint, rename)
 
     task = Task(
         class_names=train_set.class_names,
@@ -118,7 +117,8 @@ def _train(
 
 
 def _compare(asked: Training, images: ClassificationImages, train_set: ImageFolder, val_set: ImageFolder) -> None:
-    backbone, _, _ = opening.resolve_backbone(asked.named["model"], asked.ckpt, asked.restore.rename)
+    name, rename = asked.named["model"], asked.restore.rename
+    backbone = opening.backbone_to_train(name, train_set.num_classes, asked.ckpt, rename).config["backbone"]
     everything, only_new = (dataclasses.replace(asked.learning, train=train) for train in ("all", "new"))
     experiments: dict[str, dict[str, Any]] = {
         "all": {"learning": everything},

@@ -7,13 +7,14 @@ import keras
 from engine.options import Learning, Restore
 from errors import UserError
 from models.checkpoint import CheckpointError
+from models.families.family import Translation
 from models.freezing import freeze, freeze_batch_norm, freeze_variables, learning_names, train_only
 from models.scopes import check_scopes
 from models.weight_init import LOADED, Report, checkpoint_guided_init, named_variables
 
 
-def initialize(model: keras.Model, checkpoint: str, restore: Restore) -> Report:
-    """Loads `checkpoint`, prints the report, and returns it.
+def initialize(model: keras.Model, checkpoint: str, restore: Restore, translation: Translation) -> Report:
+    """Loads `checkpoint`, its names and values translated, prints the report, and returns it.
 
     Raises CheckpointError when a backbone variable stays at its initial value though neither its scope is in
     `allow_missing` nor a rule of the user's left it out.
@@ -25,6 +26,7 @@ def initialize(model: keras.Model, checkpoint: str, restore: Restore) -> Report:
         exclude=restore.exclude,
         rename=restore.rename,
         ema=restore.ema,
+        translation=translation,
     )
     print(report, flush=True)
     check_scopes(restore.allow_missing, list(named_variables(model)), "allow-missing scope")

@@ -13,7 +13,8 @@ from engine.kinds import Options, changed, flag, free_options, recorded
 from engine.options import Devices, Learning, Recipe, Restore, Run
 from engine.run_directory import FollowedRun, RunDirectory
 from errors import UserError
-from inference.opening import check_whole
+from inference.opening import Told
+from models.leftovers import check_meaning
 from training.callbacks import RunKeeper, score_line
 from training.distribution import Distribution, distribution_for
 from training.initialization import choose_what_learns, initialize, restored_names, scope_table
@@ -29,8 +30,8 @@ class Task:
 
     Attributes:
         class_names: of the data set; kept in the run's configuration.
-        configure: a function of the checkpoint's path, or None → the model's configuration, a dict for JSON.
-        build: a function of that configuration and batch norm's decay → model.
+        configure: a function of the checkpoint's path, or None → what is told of the model.
+        build: a function of its configuration and batch norm's decay → model.
         batches: a function of (model, start step, stop step, shard) → tf.data.Dataset of the shard's part of those
             steps' batches.
         validator: a function of (model, Distribution) → a function () → {score name: value}, which may keep its
@@ -43,7 +44,7 @@ class Task:
     """
 
     class_names: Sequence
-    configure: Callable
+    configure: Callable[[str | None], Told]
     build: Callable
     batches: Callable
     validator: Callable
@@ -105,14 +106,15 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     resumes = run.last_step() > 0
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
-    config = run.config()["model"] if resumes else task.configure(asked.ckpt)
+    told = Told(run.config()["model"]) if resumes else task.configure(asked.ckpt)
     with distribution.scope():
-        model = task.build(config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
+        model = task.build(told.config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
     report = None
     if asked.ckpt and not resumes:
-        report = initialize(model, asked.ckpt, asked.restore)
+        print(told.introduction(), flush=True)
+        report = initialize(model, asked.ckpt, asked.restore, told.translation)
         if task.whole:
-            check_whole(report, asked.ckpt)
+            check_meaning(report, asked.restore.allow_unused)
     restored = run.restored_names() if resumes else restored_names(report)
     choose_what_learns(model, asked.learning, restored)
     if not resumes:
@@ -124,7 +126,7 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     run.open()
     with contextlib.closing(run):
         if not resumes:
-            run.start(config, task.class_names, report)
+            run.start(told.config, task.class_names, report)
         with distribution.scope():
             compile_model(
                 model,

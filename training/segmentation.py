@@ -48,7 +48,7 @@ def train_segmentation(
     val_set = VOCSegmentation(data, images.val_set)
     # The run keeps the numbers.
     weights = class_weights(options.loss.class_weights, train_set)
-    loss = dataclasses.replace(options.loss, class_weights=weights and tuple(weights))
+    loss = dataclasses.replace(options.loss, class_weights=None if weights is None else tuple(weights))
     asked = Training(
         ckpt,
         options.restore,
@@ -60,8 +60,8 @@ def train_segmentation(
         named={"data": data, "stage2": stage2, "model": model},
     )
 
-    def configure(checkpoint: str | None) -> dict[str, Any]:
-        return opening.config_to_train(
+    def configure(checkpoint: str | None) -> opening.Told:
+        return opening.segmenter_to_train(
             model, train_set.num_classes, checkpoint, options.restore.rename, options.architecture, all_of_it=stage2
         )
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from benchmarks.contestants import CLASSES, RECIPE
 from data.voc import VOC_CLASSES
 from engine.device import set_precision
-from inference.opening import OpenedSegmenter
+from inference.opening import OpenedSegmenter, Told
 from models.deeplab_v3 import deeplab_v3
 from training.recipe import compile_model, segmentation_loss
 
@@ -39,7 +39,7 @@ def predictor(size, bfloat16):
 
 def opened_network(size):
     """As a program gets it from a checkpoint."""
-    return OpenedSegmenter(network(), config={}, report=None, class_names=VOC_CLASSES, crop_size=size)
+    return OpenedSegmenter(network(), told=Told({}), report=None, class_names=VOC_CLASSES, crop_size=size)
 
 
 def export(name, size, folder, picture):
