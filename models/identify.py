@@ -210,10 +210,14 @@ def _listing(networks: dict[str, Network], shapes: Shapes) -> str:
 def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -> Identity:
     """The Identity of `network`: its family, and what names, family and assumptions say of its architecture."""
     canonical = canonical_scope(network.backbone)
-    own_name = network.scope.removeprefix(network.prefix)
-    bare = Translation(prefix=network.prefix, scopes={own_name: canonical}, others=others)
-    named = {bare.rename(name): shape for name, shape in shapes.items() if not bare.left_out(name)}
-    family = next(family for family in FAMILIES if family.is_told_by(named, canonical))
+    for prefix in _prefixes(network.prefix):
+        bare = _without(prefix, network, canonical, others)
+        family = _family_of(bare, canonical, shapes)
+        if family.name != "slim":
+            break
+    else:  # nobody's head, wherever one looks for it
+        bare = _without(network.prefix, network, canonical, others)
+    own_name = network.scope.removeprefix(bare.prefix)
     scopes = bare.scopes | {
         own_name + old.removeprefix(canonical) if within(old, canonical) else old: new
         for old, new in family.scopes_on(canonical).items()
@@ -230,6 +234,27 @@ def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -
         averages=averages,
     )
     return _classifier(identity, here) if family.name == "slim" else _segmenter(identity, family, here)
+
+
+def _prefixes(prefix: str) -> list[str]:
+    """ "a/b/" → ["a/b/", "a/", ""]: a family may have its backbone deeper than its head."""
+    parts = prefix.split("/")[:-1]
+    return ["".join(f"{part}/" for part in parts[:count]) for count in range(len(parts), -1, -1)]
+
+
+def _without(prefix: str, network: Network, canonical: str, others: tuple) -> Translation:
+    """The Translation that drops `prefix` from all names and gives the backbone slim's scope."""
+    deeper = network.prefix.removeprefix(prefix)
+    return Translation(
+        prefix=prefix,
+        scopes={network.scope.removeprefix(prefix): canonical},
+        others=tuple((other.removesuffix(deeper), scope) for other, scope in others),
+    )
+
+
+def _family_of(bare: Translation, canonical: str, shapes: Shapes) -> Family:
+    named = {bare.rename(name): shape for name, shape in shapes.items() if not bare.left_out(name)}
+    return next(family for family in FAMILIES if family.is_told_by(named, canonical))
 
 
 def _classifier(identity: Identity, here: Shapes) -> Identity:
