@@ -55,11 +55,15 @@ def _shapes_of_model(config):
 
 def model_shapes(identity):
     """{name: shape} of the network that an Identity tells; built once for each configuration."""
-    config = identity.config or {
-        "num_classes": identity.num_classes,
-        "depth_multiplier": identity.depth_multiplier,
-        "divisible_by": identity.divisible_by,
-    }
+    config = (
+        identity.segmenter()
+        if identity.segments
+        else {
+            "num_classes": identity.num_classes,
+            "depth_multiplier": identity.depth_multiplier,
+            "divisible_by": identity.divisible_by,
+        }
+    )
     return _shapes_of_model(json.dumps(config))
 
 
@@ -161,6 +165,16 @@ def test_fully_connected_logits_become_a_convolution_of_1x1():
     assert "(a fully connected layer by slim)" in report.text(verbose=True)
     values = identify(shapes).translation.values("MobilenetV2/Logits/Conv2d_1c_1x1/weights", np.ones((1280, 1001)))
     assert values.shape == (1, 1, 1280, 1001)
+
+
+def test_a_head_without_logits_is_one_to_begin_from_and_no_segmenter():
+    shapes = {name: shape for name, shape in shapes_of(MOBILE).items() if "logits" not in name}
+    identity = identify(shapes)
+    assert (identity.segments, identity.num_classes) == (True, None)
+    with pytest.raises(CheckpointError, match=r"its head \(.*\) has no logits \(logits/semantic/weights\)"):
+        identity.segmenter()
+    with pytest.raises(CheckpointError, match="holds mobilenet_v2 1, 1001 classes; no segmentation head"):
+        identify(shapes_of("imagenet_mobilenet_v2_10")).segmenter()
 
 
 # Several networks, prefixes, averages
