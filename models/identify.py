@@ -63,8 +63,10 @@ class Identity:
     atrous: whether the head has dilated branches (`aspp1` …).
     family: of `models.families.FAMILIES`, by its name. config: for a segmenter, arguments of
     `models.deeplab_v3.deeplab_v3`, all that is told, fixed by the family's code, or assumed; JSON can hold it.
-    assumed: {argument: value} of those that names cannot tell. translation: from the checkpoint's names and values to
-    this project's. averages: "all" where there are moving averages alone, "some" where there are any, else "none".
+    assumed: {argument: value} of those that names cannot tell.
+    translation: from the checkpoint's names and values to this project's.
+    head: the variables, by their names here, that are not the backbone's.
+    averages: "all" where there are moving averages alone, "some" where there are any, else "none".
     """
 
     backbone: str
@@ -78,6 +80,7 @@ class Identity:
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     assumed: dict[str, Any] = field(default_factory=dict, compare=False)
     translation: Translation = field(default_factory=Translation, compare=False)
+    head: tuple[str, ...] = field(default=(), compare=False, repr=False)
     averages: str = field(default="none", compare=False)
 
     def __str__(self) -> str:
@@ -85,6 +88,15 @@ class Identity:
         classes = f", {self.num_classes} classes" if self.num_classes else ", no classifier"
         scope = "" if self.scope == canonical_scope(self.backbone) else f" (under the scope {self.scope})"
         return f"{self.kind}{self.backbone}{width}{classes}{scope}"
+
+    def segmenter(self) -> dict[str, Any]:
+        """`config`; CheckpointError where there is no segmentation head, or one without logits."""
+        if not self.segments:
+            raise CheckpointError(f"holds {self}; no segmentation head (logits/semantic) is in it")
+        if self.num_classes is None:
+            shown = ", ".join(self.head[:3]) + (" …" if self.head[3:] else "")
+            raise CheckpointError(f"holds {self}; its head ({shown}) has no logits (logits/semantic/weights)")
+        return dict(self.config)
 
     @property
     def kind(self) -> str:
@@ -210,10 +222,14 @@ def _listing(networks: dict[str, Network], shapes: Shapes) -> str:
 def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -> Identity:
     """The Identity of `network`: its family, and what names, family and assumptions say of its architecture."""
     canonical = canonical_scope(network.backbone)
-    own_name = network.scope.removeprefix(network.prefix)
-    bare = Translation(prefix=network.prefix, scopes={own_name: canonical}, others=others)
-    named = {bare.rename(name): shape for name, shape in shapes.items() if not bare.left_out(name)}
-    family = next(family for family in FAMILIES if family.is_told_by(named, canonical))
+    for prefix in _prefixes(network.prefix):
+        bare = _without(prefix, network, canonical, others)
+        family = _family_of(bare, canonical, shapes)
+        if family.name != "slim":
+            break
+    else:  # nobody's head, wherever one looks for it
+        bare = _without(network.prefix, network, canonical, others)
+    own_name = network.scope.removeprefix(bare.prefix)
     scopes = bare.scopes | {
         own_name + old.removeprefix(canonical) if within(old, canonical) else old: new
         for old, new in family.scopes_on(canonical).items()
@@ -230,6 +246,27 @@ def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -
         averages=averages,
     )
     return _classifier(identity, here) if family.name == "slim" else _segmenter(identity, family, here)
+
+
+def _prefixes(prefix: str) -> list[str]:
+    """ "a/b/" → ["a/b/", "a/", ""]: a family may have its backbone deeper than its head."""
+    parts = prefix.split("/")[:-1]
+    return ["".join(f"{part}/" for part in parts[:count]) for count in range(len(parts), -1, -1)]
+
+
+def _without(prefix: str, network: Network, canonical: str, others: tuple) -> Translation:
+    """The Translation that drops `prefix` from all names and gives the backbone slim's scope."""
+    deeper = network.prefix.removeprefix(prefix)
+    return Translation(
+        prefix=prefix,
+        scopes={network.scope.removeprefix(prefix): canonical},
+        others=tuple((other.removesuffix(deeper), scope) for other, scope in others),
+    )
+
+
+def _family_of(bare: Translation, canonical: str, shapes: Shapes) -> Family:
+    named = {bare.rename(name): shape for name, shape in shapes.items() if not bare.left_out(name)}
+    return next(family for family in FAMILIES if family.is_told_by(named, canonical))
 
 
 def _classifier(identity: Identity, here: Shapes) -> Identity:
@@ -275,12 +312,10 @@ def _segmenter(identity: Identity, family: Family, here: Shapes) -> Identity:
         atrous=branches > 0,
         config={"backbone": identity.backbone, **settings},
         assumed=assumed,
+        head=tuple(name for name in here if not within(name, canonical_scope(identity.backbone))),
     )
-    cell = " with a dense prediction cell" if any(within(name, "meta_architecture") for name in here) else ""
-    if told["num_classes"] is None and not identity.backbone.startswith("mobilenet_v3"):
-        kind = described.kind.removesuffix(", ")
-        raise CheckpointError(f"{kind} on {identity.backbone} without its logits (logits/semantic/weights, here)")
-    return _if_there_is_one(described, cell, here)
+    has_cell = sum(within(name, "meta_architecture") for name in here) > 1  # one alone is a leftover
+    return _if_there_is_one(described, " with a dense prediction cell" if has_cell else "", here)
 
 
 def _if_there_is_one(identity: Identity, cell: str, here: Shapes) -> Identity:
@@ -318,7 +353,8 @@ def _resnet(scope: str, blocks: dict[str, int], kind: str, shapes: Shapes, model
     known = _DEPTHS[kind]
     counted = {int(block) - 1: count for block, count in blocks.items() if block != "4"}
     matching = [name for depths, name in known.items() if all(depths[b] == count for b, count in counted.items())]
-    beta = "_beta" if f"{scope}/conv1_1/weights" in shapes or f"{scope}/conv1_2/weights" in shapes else ""
+    root = [f"{scope}/{name}/weights" in shapes for name in ("conv1", "conv1_1", "conv1_2", "conv1_3")]
+    beta = "_beta" if not root[0] and any(root) else ""
     for own_name in (scope.rpartition("/")[2], model):
         if own_name in matching:
             return Network(scope, f"{own_name}{beta}")
