@@ -330,8 +330,10 @@ def restored_tap(
 
     identity = checkpoint_identity(checkpoint, rename, model)
     width = {"depth_multiplier": identity.depth_multiplier, "divisible_by": identity.divisible_by}
-    options = {} if identity.segments else {"num_classes": identity.num_classes}
-    network = tap(identity.backbone, end_point, **options, **_width({"backbone": identity.backbone, **width}))
+    options = _width({"backbone": identity.backbone, **width})
+    if not identity.segments:
+        options["num_classes"] = identity.num_classes
+    network = tap(identity.backbone, end_point, **options)
     report = checkpoint_guided_init(network, checkpoint, rename=rename, translation=identity.translation)
     absent = report.of(MISSING) + report.of(MISMATCH)
     if absent:

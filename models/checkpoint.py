@@ -7,8 +7,10 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +30,7 @@ class CheckpointError(UserError, ValueError):
 class Checkpoint:
     """An open checkpoint: `shapes` {name: tuple} and `dtypes` {name: NumPy-like name} at once, tensors on request."""
 
-    def __init__(self, path, prefix):
+    def __init__(self, path: str | Path, prefix: str | Path) -> None:
         from tensorflow.compat.v1.train import NewCheckpointReader
 
         self.path, self.prefix = str(path), str(prefix)
@@ -39,7 +41,7 @@ class Checkpoint:
             self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
             self.dtypes = {name: d.name for name, d in self._reader.get_variable_to_dtype_map().items()}
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         """The array stored under `name`; CheckpointError when the file is damaged there."""
         if name not in self.shapes:
             raise CheckpointError(f"{self.path}: no variable {name!r} in this checkpoint")
@@ -49,7 +51,7 @@ class Checkpoint:
             return np.asarray(self._reader.get_tensor(name))
 
     @contextmanager
-    def _explained(self, action):
+    def _explained(self, action: str) -> Iterator[None]:
         import tensorflow as tf
 
         try:
@@ -61,19 +63,19 @@ class Checkpoint:
             ) from error
 
 
-def _cause(error):
+def _cause(error: BaseException) -> str:
     """The first line of what an exception says: TensorFlow's and tarfile's go on with what helps nobody."""
     lines = str(getattr(error, "message", None) or error).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__
 
 
-def is_object_based(names):
+def is_object_based(names: Iterable[str]) -> bool:
     """Whether the names are those that tf.train.Checkpoint gives: paths of Python attributes, not variable names."""
     return any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names)
 
 
 @contextmanager
-def open_checkpoint(path, names_only=False):
+def open_checkpoint(path: Any, names_only: bool = False) -> Iterator[Any]:
     """Opens what a user may name: a V2 prefix (or one of its files), a V1 file, a `.tar.gz` as published, a directory,
     or the `.pb` of a frozen graph, whose constants are one.
 
@@ -98,7 +100,7 @@ def open_checkpoint(path, names_only=False):
         yield Checkpoint(path, prefix)
 
 
-def _open_frozen(path):
+def _open_frozen(path: Path) -> FrozenGraph:
     """A frozen graph's constants; CheckpointError where there are none."""
     if (path.parent / "variables").is_dir():
         raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
@@ -110,7 +112,7 @@ def _open_frozen(path):
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def find_prefix(path, names_only=False):
+def find_prefix(path: str | Path, names_only: bool = False) -> Path:
     """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none.
 
     names_only: an `.index` alone is one.
@@ -138,7 +140,7 @@ def find_prefix(path, names_only=False):
     raise CheckpointError(f"{path}: no such checkpoint{hint}")
 
 
-def _without_wildcards(prefix, folder):
+def _without_wildcards(prefix: Path, folder: Path) -> Path:
     """TensorFlow takes a name with "[1]" or "*" in it for a pattern: → `prefix`, or links to its files in `folder`."""
     if not re.search(r"[][*?\\]", str(prefix)):
         return prefix
@@ -148,16 +150,16 @@ def _without_wildcards(prefix, folder):
     return folder / "ckpt"
 
 
-def _escaped(name):
+def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "[]*?" else c for c in name)
 
 
-def _checkpoints_in(folder):
+def _checkpoints_in(folder: Path) -> set[Path]:
     prefixes = {Path(str(p).removesuffix(".index")) for p in folder.glob("*.index")}
     return prefixes | {p for p in folder.glob("*.ckpt") if p.is_file()}
 
 
-def _prefix_in(folder):
+def _prefix_in(folder: Path) -> Path:
     import tensorflow as tf
 
     try:
@@ -179,7 +181,7 @@ def _prefix_in(folder):
     raise CheckpointError(f"{folder}: no checkpoint in this directory (no `checkpoint` file, no .index, no .ckpt)")
 
 
-def _unpack(archive, folder):
+def _unpack(archive: Path, folder: Path) -> Path:
     if not archive.is_file():
         raise CheckpointError(f"{archive}: no such file")
     try:
@@ -198,7 +200,7 @@ def _unpack(archive, folder):
         raise CheckpointError(f"{archive}: in it, {str(error).replace(f'{folder}/', '')}") from error
 
 
-def write_checkpoint(prefix, tensors):
+def write_checkpoint(prefix: str | Path, tensors: Mapping[str, Any]) -> None:
     """Writes {name: array} as a name-based V2 checkpoint that a TF1 `Saver` restores.
 
     The files are written beside and renamed, the index last: a checkpoint is there whole or not at all.
@@ -232,6 +234,6 @@ def write_checkpoint(prefix, tensors):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _flush(file):
+def _flush(file: Path) -> None:
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())

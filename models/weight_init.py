@@ -7,13 +7,20 @@ the model's, end in the same report, which puts every name of both sides in exac
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based, open_checkpoint, write_checkpoint
 from models.families.family import Translation
 from models.scopes import check_scopes, clean_scopes, first_match, rename_scope, within
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+Rename = Mapping[str, str] | Callable[[str], str]
 
 LOADED = "loaded"
 MISSING = "missing in the checkpoint"
@@ -45,18 +52,19 @@ class Entry:
     """What becomes of one variable: its name in the model, its name in the checkpoint, or both where they meet."""
 
     status: str
-    variable: str | None = None
-    source: str | None = None
-    shape: tuple | None = None
-    source_shape: tuple | None = None
+    variable: Any = None  # str, or None; so is source
+    source: Any = None
+    shape: Any = None  # Shape, or None; so is source_shape
+    source_shape: Any = None
     why: str = ""
 
     @property
-    def name(self):
-        return self.variable or self.source
+    def name(self) -> str:
+        """The name in the model, else that in the checkpoint."""
+        return self.variable or self.source or ""
 
 
-def bookkeeping_kind(name):
+def bookkeeping_kind(name: str) -> str | None:
     """What an optimizer or a training loop keeps under `name` ("Momentum", "global_step" …); None for a variable."""
     match = _SLOT.search(name) or _COUNTER.search(name)
     return match.group(1) if match else None
@@ -73,13 +81,13 @@ class Rules:
     translation: what the checkpoint's family asks for, after `rename`.
     """
 
-    include: tuple = ()
-    exclude: tuple = ()
-    rename: dict = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    rename: Rename = field(default_factory=dict)
     ema: bool = False
     translation: Translation = field(default_factory=Translation)
 
-    def targets(self, checkpoint_shapes):
+    def targets(self, checkpoint_shapes: Shapes) -> dict[str, str]:
         """{name in the checkpoint: name it would have in the model} for what is no bookkeeping, and of one network."""
         averaged = {name for name in checkpoint_shapes if name.endswith(AVERAGE)}
         if not self.ema and any(bookkeeping_kind(name) is None for name in checkpoint_shapes):
@@ -96,11 +104,11 @@ class Rules:
                 targets[source] = self.translation.rename(name)
         return targets
 
-    def renamed(self, name):
+    def renamed(self, name: str) -> str:
         """A name in the checkpoint as the user has it called, before its family's translation."""
         return self.rename(name) if callable(self.rename) else rename_scope(name, self.rename)
 
-    def check(self, model_shapes, checkpoint_shapes, targets):
+    def check(self, model_shapes: Shapes, checkpoint_shapes: Shapes, targets: Mapping[str, str]) -> None:
         """Raises ScopeError for a scope that matches nothing, CheckpointError where two names become one."""
         known = [*model_shapes, *targets.values()]
         check_scopes(self.include, known, "include scope")
@@ -114,7 +122,7 @@ class Rules:
                 f"ambiguous: the checkpoint's {' and '.join(sources)} would both be the model's {twice[0]}"
             )
 
-    def forbids(self, name):
+    def forbids(self, name: str) -> str | None:
         """Why the rules keep the variable `name` from being loaded, or None."""
         if self.include and first_match(name, self.include) is None:
             return "not in include " + ", ".join(self.include)
@@ -122,7 +130,7 @@ class Rules:
         return None if scope is None else f"exclude {scope}"
 
 
-def _meet(variable, source, model_shapes, checkpoint_shapes, rules):
+def _meet(variable: str, source: str, model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Rules) -> Entry:
     """The entry of a name that both sides have."""
     shape, source_shape = model_shapes[variable], checkpoint_shapes[source]
     why = rules.forbids(variable)
@@ -132,12 +140,14 @@ def _meet(variable, source, model_shapes, checkpoint_shapes, rules):
     return Entry(status, variable, source, shape, source_shape, why or "")
 
 
-def _only_in_model(variable, shape, rules):
+def _only_in_model(variable: str, shape: Shape, rules: Rules) -> Entry:
     why = rules.forbids(variable)
     return Entry(EXCLUDED if why else MISSING, variable=variable, shape=shape, why=why or "")
 
 
-def _only_in_checkpoint(source, shape, targets, rules, model_shapes):
+def _only_in_checkpoint(
+    source: str, shape: Shape, targets: Mapping[str, str], rules: Rules, model_shapes: Shapes
+) -> Entry:
     if source in targets:
         why = rules.forbids(targets[source])
         status = EXCLUDED if why else UNUSED
@@ -149,7 +159,7 @@ def _only_in_checkpoint(source, shape, targets, rules, model_shapes):
     return Entry(BOOKKEEPING, source=source, source_shape=shape, why=kind or "raw value, its moving average was taken")
 
 
-def harmless(name, model_shapes):
+def harmless(name: str, model_shapes: Shapes) -> str:
     """Why a model of {name: shape} does well without the variable `name` of its checkpoint; empty where it may not.
 
     Known are the ranges of quantization-aware training, and the classifier on a segmenter's backbone.
@@ -165,14 +175,14 @@ def harmless(name, model_shapes):
     return "of the classifier, which a segmenter has none of" if is_classifier else ""
 
 
-def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
+def checkpoint_guided_plan(model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Rules) -> tuple[Entry, ...]:
     """Walks the checkpoint's names and looks for each in the model. → tuple of Entry."""
     targets = rules.targets(checkpoint_shapes)
     rules.check(model_shapes, checkpoint_shapes, targets)
     entries, reached = [], set()
     for source, shape in checkpoint_shapes.items():
         variable = targets.get(source)
-        if variable in model_shapes:
+        if variable is not None and variable in model_shapes:
             reached.add(variable)
             entries.append(_meet(variable, source, model_shapes, checkpoint_shapes, rules))
         else:
@@ -181,7 +191,7 @@ def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
     return _in_order(_whole_layers(entries))
 
 
-def model_guided_plan(model_shapes, checkpoint_shapes, rules):
+def model_guided_plan(model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Rules) -> tuple[Entry, ...]:
     """Walks the model's names and looks for each in the checkpoint. → tuple of Entry."""
     targets = rules.targets(checkpoint_shapes)
     rules.check(model_shapes, checkpoint_shapes, targets)
@@ -202,9 +212,9 @@ def model_guided_plan(model_shapes, checkpoint_shapes, rules):
     return _in_order(_whole_layers(entries))
 
 
-def _whole_layers(entries):
+def _whole_layers(entries: Sequence[Entry]) -> list[Entry]:
     """The entries, where a layer's weights without its biases, or these without those, are a mismatch of both."""
-    layers = {}
+    layers: dict[str, set[str]] = {}
     for entry in entries:
         scope, _, leaf = (entry.variable or "").rpartition("/")
         if leaf in ("weights", "depthwise_weights", "biases"):
@@ -218,7 +228,7 @@ def _whole_layers(entries):
     ]
 
 
-def _in_order(entries):
+def _in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda e: (CLASSES.index(e.status), natural_order(e.name), e.source or "")))
 
 
@@ -229,36 +239,36 @@ class Report:
     head_scopes: scopes of the model that are expected to be new when the task is.
     """
 
-    entries: tuple
+    entries: tuple[Entry, ...]
     checkpoint: str
     model: str
     backbone_scope: str | None = None
-    head_scopes: tuple = ()
+    head_scopes: tuple[str, ...] = ()
     guide: str = field(default="checkpoint", compare=False)
 
-    def of(self, status):
+    def of(self, status: str) -> list[Entry]:
         """The entries of one class."""
         return [entry for entry in self.entries if entry.status == status]
 
     @property
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """{class: number of entries}, all six classes."""
         return {status: len(self.of(status)) for status in CLASSES}
 
-    def is_backbone(self, entry):
+    def is_backbone(self, entry: Entry) -> bool:
         """Whether the entry is a variable of the model outside its head."""
         if entry.variable is None or first_match(entry.variable, self.head_scopes):
             return False
         return self.backbone_scope is None or within(entry.variable, self.backbone_scope)
 
     @property
-    def backbone(self):
+    def backbone(self) -> tuple[int, int, int]:
         """(loaded, all, values loaded) over the model's backbone variables."""
         entries = [entry for entry in self.entries if self.is_backbone(entry)]
         loaded = [entry for entry in entries if entry.status == LOADED]
         return len(loaded), len(entries), sum(_size(entry.shape) for entry in loaded)
 
-    def not_loaded_backbone(self, allowed=()):
+    def not_loaded_backbone(self, allowed: Sequence[str] = ()) -> list[Entry]:
         """Backbone entries that stay at their initial values outside the `allowed` scopes."""
         return [
             entry
@@ -266,7 +276,7 @@ class Report:
             if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.variable, allowed)
         ]
 
-    def reason(self, entry):
+    def reason(self, entry: Entry) -> str:
         """Why an entry is in its class, in words; empty where the class says it all."""
         parts = [entry.why] if entry.why else []
         if entry.status == MISMATCH and entry.source_shape == entry.shape:
@@ -277,7 +287,7 @@ class Report:
             parts.append("new head")
         return "; ".join(parts)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The whole report as a JSON text."""
         loaded, total, values = self.backbone
         document = {
@@ -290,18 +300,18 @@ class Report:
         }
         return json.dumps(document, indent=1)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.text()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """A summary of some lines, for who looks at it in a notebook; `print` shows all."""
         head, *_, last = self.text().splitlines()
         counts = ", ".join(f"{status}: {count}" for status, count in self.counts.items() if count)
         return f"{head}\n{counts}\n{last}"
 
-    def text(self, verbose=False):
+    def text(self, verbose: bool = False) -> str:
         """Grouped text; `verbose` lists the loaded variables and the bookkeeping one by one too."""
-        sides = Counter()
+        sides: Counter[str] = Counter()
         for entry in self.entries:
             sides["model"] += entry.variable is not None
             sides["checkpoint"] += entry.source is not None
@@ -326,9 +336,9 @@ class Report:
         lines.append(f"{loaded}/{total} backbone variables, {values:,} values")
         return "\n".join(lines)
 
-    def _summary(self, entries):
+    def _summary(self, entries: Iterable[Entry]) -> list[str]:
         """One line for each block of the backbone and each scope of the head, with numbers of variables and values."""
-        groups = {}
+        groups: dict[str, list[int]] = {}
         for entry in entries:
             parts = entry.variable.split("/")
             depth = 2 if self.is_backbone(entry) else 1
@@ -341,9 +351,9 @@ class Report:
             for scope, found in groups.items()
         ]
 
-    def _grouped(self, entries):
+    def _grouped(self, entries: Iterable[Entry]) -> list[str]:
         """One line a layer: `conv1/BatchNorm/{beta, gamma, moving_mean, moving_variance}`."""
-        groups = {}
+        groups: dict[tuple, list] = {}
         for entry in entries:
             scope, _, leaf = entry.name.rpartition("/")
             parent, _, last = scope.rpartition("/")
@@ -359,7 +369,7 @@ class Report:
         return lines
 
 
-def _moved(scope, entries):
+def _moved(scope: str, entries: Sequence[Entry]) -> str:
     """What `scope` is called in the checkpoint, where that is another, and what was done to the values in it."""
     first = entries[0]
     leaf = first.variable.removeprefix(scope)
@@ -369,16 +379,16 @@ def _moved(scope, entries):
     return moved + (f"  ({', '.join(changed)})" if changed else "")
 
 
-def _size(shape):
+def _size(shape: Any) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def natural_order(text):
+def natural_order(text: str) -> list:
     """A sorting key by which unit_2 stands before unit_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
-def named_variables(model):
+def named_variables(model: Any) -> dict[str, Any]:
     """{name in a checkpoint: variable} of a Keras model: the path is the name, less the model's own prefix.
 
     Raises CheckpointError when two variables have one path (two sibling layers of one name).
@@ -394,8 +404,16 @@ def named_variables(model):
 
 
 def checkpoint_guided_init(
-    model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True, translation=None
-):
+    model: Any,
+    checkpoint: Any,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    rename: Rename | None = None,
+    strict: bool = False,
+    ema: bool = False,
+    apply: bool = True,
+    translation: Translation | None = None,
+) -> Report:
     """Loads `checkpoint` into `model`, walking the checkpoint's names, and returns the Report.
 
     Args:
@@ -415,13 +433,32 @@ def checkpoint_guided_init(
 
 
 def model_guided_init(
-    model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True, translation=None
-):
+    model: Any,
+    checkpoint: Any,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    rename: Rename | None = None,
+    strict: bool = False,
+    ema: bool = False,
+    apply: bool = True,
+    translation: Translation | None = None,
+) -> Report:
     """As `checkpoint_guided_init`, walking the model's names; the report is the same."""
     return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
 
 
-def _init(guide, model, path, include, exclude, rename, strict, ema, apply, translation):
+def _init(
+    guide: str,
+    model: Any,
+    path: Any,
+    include: str | Sequence[str],
+    exclude: str | Sequence[str],
+    rename: Rename | None,
+    strict: bool,
+    ema: bool,
+    apply: bool,
+    translation: Translation | None,
+) -> Report:
     variables = named_variables(model)
     if not callable(rename):
         rename = {old.strip("/"): new.strip("/") for old, new in (rename or {}).items()}
@@ -444,14 +481,19 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply, tran
     return report
 
 
-def save_checkpoint(model, prefix, slots=None, global_step=None):
+def save_checkpoint(
+    model: Any,
+    prefix: str | Path,
+    slots: Mapping[str, Mapping[str, Any]] | None = None,
+    global_step: int | None = None,
+) -> None:
     """Writes the model under slim's names; slim's own Saver restores the file bit for bit.
 
     Args:
         slots: {slot name: {variable name: array}}, such as {"Momentum": {…}}, saved as `<variable>/Momentum`.
         global_step: int, saved as the int64 scalar `global_step`.
     """
-    tensors = {name: np.asarray(variable) for name, variable in named_variables(model).items()}
+    tensors: dict[str, Any] = {name: np.asarray(variable) for name, variable in named_variables(model).items()}
     for slot, values in (slots or {}).items():
         tensors |= {f"{name}/{slot}": np.asarray(value) for name, value in values.items()}
     if global_step is not None:

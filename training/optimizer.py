@@ -1,5 +1,8 @@
 """Momentum SGD and the poly schedule as slim and the paper have them."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -18,12 +21,21 @@ class Momentum(keras.optimizers.SGD):
             kept for `gradient_norms`.
     """
 
-    def __init__(self, learning_rate, momentum=0.9, multipliers=None, scope_of=None, **kwargs):
+    def __init__(
+        self,
+        learning_rate: Any,
+        momentum: float = 0.9,
+        multipliers: Mapping[str, float] | None = None,
+        scope_of: Callable[[str], str] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, momentum=momentum, **kwargs)
         self.multipliers = dict(multipliers or {})
         self.scope_of = scope_of
+        self._scopes: dict[str, list[int]] = {}
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes an accumulator for each variable, and where norms are kept."""
         super().build(variables)
         self._scopes = {}
         if self.scope_of:
@@ -33,7 +45,10 @@ class Momentum(keras.optimizers.SGD):
                 (len(self._scopes),), name="gradient_norms", aggregation="only_first_replica"
             )
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
+        """Takes one step with these gradients, summed over replicas."""
+        if trainable_variables is not None and not self.built:
+            self.build(list(trainable_variables))
         grads = sum_over_replicas(list(grads))  # Keras would do it after clipping, which is to see the whole batch's
         if self._scopes:
             squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in grads]
@@ -41,14 +56,15 @@ class Momentum(keras.optimizers.SGD):
             self._norms.assign(ops.stack(norms))
         return super().apply(grads, trainable_variables)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars
 
-    def gradient_norms(self):
+    def gradient_norms(self) -> dict[str, float]:
         """{scope: Euclidean norm of the last step's gradients in it}."""
         return dict(zip(self._scopes, map(float, self._norms.numpy()), strict=True)) if self._scopes else {}
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Moves one variable by its gradient."""
         index = self._get_variable_index(variable)
         accumulator = self.momentums[index]
         factor = self.multipliers.get(self._trainable_variables[index].path, 1.0)
@@ -70,7 +86,7 @@ class Momentum(keras.optimizers.SGD):
         self.assign(accumulator, accumulated)
         self.assign_sub(variable, rate * accumulated)
 
-    def slots(self, names):
+    def slots(self, names: Mapping[str, str]) -> dict[str, Any]:
         """{variable name: accumulator}; `names` is {variable path: variable name}."""
         return {
             names[variable.path]: accumulator
@@ -84,22 +100,13 @@ class Poly(keras.optimizers.schedules.PolynomialDecay):
     Steps count from 0: with a warm-up the first is made with 1 / `warmup_steps` of the schedule's rate.
     """
 
-    def __init__(self, base, steps, power=0.9, warmup_steps=0):
+    def __init__(self, base: float, steps: int, power: float = 0.9, warmup_steps: int = 0):
         super().__init__(base, steps, end_learning_rate=0.0, power=power)
         self.warmup_steps = warmup_steps
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
+        """The rate that step `step`, from 0, is made with."""
         rate = super().__call__(step)
         if not self.warmup_steps:
             return rate
         return rate * ops.minimum((ops.cast(step, rate.dtype) + 1.0) / self.warmup_steps, 1.0)
-
-
-def add_weight_decay(model, rate):
-    """Coupled L2 on convolution kernels, in TensorFlow 1's sense: `rate` / 2 · the sum of squares joins the loss.
-
-    slim decays `weights` (and not biases, gamma, beta or depthwise kernels).
-    """
-    for variable in model.trainable_variables:
-        if variable.name == "weights":
-            variable.regularizer = keras.regularizers.L2(rate / 2) if rate else None

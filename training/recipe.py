@@ -8,11 +8,12 @@ from data.voc import IGNORE_LABEL
 from engine.device import use_xla
 from engine.options import Recipe
 from models.freezing import batch_norms
+from models.regularization import add_weight_decay
 from models.weight_init import named_variables
 from training.accumulation import accumulate
 from training.initialization import scope_of
 from training.losses import CrossEntropy
-from training.optimizer import Momentum, Poly, add_weight_decay
+from training.optimizer import Momentum, Poly
 
 # The paper's 0.9997 is right for its 30,000 steps; a short run's statistics would never arrive.
 PAPER_DECAY, PAPER_STEPS = 0.9997, 30_000

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.optimizer import Momentum, Poly, add_weight_decay
+from models.regularization import add_weight_decay
+from training.optimizer import Momentum, Poly
 
 
 def test_equals_tensorflow_1_momentum_under_a_decaying_rate():
