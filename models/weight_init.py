@@ -338,7 +338,7 @@ class Report:
 
     def _summary(self, entries: Iterable[Entry]) -> list[str]:
         """One line for each block of the backbone and each scope of the head, with numbers of variables and values."""
-        groups: dict[str, list[int]] = {}
+        groups: dict[str, list[Entry]] = {}
         for entry in entries:
             parts = entry.variable.split("/")
             depth = 2 if self.is_backbone(entry) else 1
