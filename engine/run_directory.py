@@ -220,12 +220,14 @@ _OWN_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index|\.data-.*)?$")
 _OWN_FILES = ("log.csv", "coverage.json", "run.lock")
 
 
-def run_of(checkpoint: str | Path) -> Path | None:
+def run_of(checkpoint: Any) -> Path | None:
     """The run directory that a user named, itself or by one of its checkpoints, or None.
 
     Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RunError for a run whose
     `config.json` cannot be read.
     """
+    if not isinstance(checkpoint, str | os.PathLike):
+        return None  # one that is open already
     path = Path(checkpoint).expanduser()
     folders = [path]
     if _OWN_CHECKPOINT.match(path.name):

@@ -184,8 +184,8 @@ def segmenter_to_train(
     if all_of_it:
         return _second_stage(name, num_classes, checkpoint, rename, architecture)
     told = backbone_to_train(name, num_classes, checkpoint, rename)
-    if told.identity is not None and told.identity.segments:
-        told = segmenter_of(str(checkpoint), rename, architecture, name)
+    if checkpoint is not None and told.identity is not None and told.identity.segments:
+        told = segmenter_of(checkpoint, rename, architecture, name)
         return Told(told.config | {"num_classes": num_classes}, told.identity, told.assumed)
     papers = {"features": "postnorm", "upsampling": "align-corners"}
     return Told(papers | told.config | asked_of(architecture, told.config), told.identity)
