@@ -210,7 +210,7 @@ def _is_frozen_export(path: Path) -> bool:
         names = {node.name for node in tf.compat.v1.GraphDef.FromString(path.read_bytes()).node}
     except DecodeError:
         return True
-    return {"images", "labels", "probabilities"} <= names
+    return not names or {"images", "labels", "probabilities"} <= names
 
 
 def _saved_model_in(folder: Path) -> Path:

@@ -315,7 +315,8 @@ def deeplab_v3(
         name: the model's, and no part of a checkpoint's names.
         divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
         last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
-        features … preprocessing: as in DeepLabV3.
+        features, upsampling, separable_aspp, image_pooling, rates_follow_stride, head_norm, head_activation, decoder,
+            low_level, preprocessing: as in DeepLabV3.
 
     Returns:
         DeepLabV3: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → float32 logits

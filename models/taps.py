@@ -24,6 +24,7 @@ def tap(
     output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
     depth_multiplier: float | None = None,
+    divisible_by: int | None = None,
     batch_norm_decay: float | None = None,
     name: str | None = None,
 ) -> "Tap":
@@ -35,8 +36,8 @@ def tap(
         net: a name of `models.deeplab_v3.BACKBONES`, or a Network that has not been built yet.
         end_point: a key of `net.end_points(images)`, such as `resnet_v2_50/block3`,
             `resnet_v2_50/block3/unit_2/bottleneck_v2/conv1` or `MobilenetV2/expanded_conv_14/output`.
-        num_classes, output_stride, multi_grid, depth_multiplier, batch_norm_decay, name: of the network's builder,
-            where `net` is a name and the builder has it; None: as the builder has it.
+        num_classes, output_stride, multi_grid, depth_multiplier, divisible_by, batch_norm_decay, name: of the network's
+            builder, where `net` is a name and the builder has it; None: as the builder has it.
 
     Returns:
         Tap: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → the end point (N, h, w, C).
@@ -50,6 +51,7 @@ def tap(
         "output_stride": output_stride,
         "multi_grid": multi_grid,
         "depth_multiplier": depth_multiplier,
+        "divisible_by": divisible_by,
         "batch_norm_decay": batch_norm_decay,
         "name": name,
     }

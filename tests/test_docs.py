@@ -323,6 +323,8 @@ def furnished(place):
     return place
 
 
+# Keras itself, under NumPy 2, where it reads a `.keras` file.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 @pytest.mark.parametrize(
     ("paper", "title"),
     [(paper, title) for paper in ("README.md", "docs/python.md") for title in snippets(ROOT / paper)],

@@ -51,7 +51,7 @@ NETWORKS = {
     "v1": lambda: resnet(BottleneckV1, num_classes=3, output_stride=16),
     "mobilenet": lambda: mobilenet_v2(depth_multiplier=0.35, num_classes=3, output_stride=16),
     "deeplab on v2": lambda: segmenter(
-        resnet(built=False, output_stride=8), features="block4", align_corners=False, atrous_rates=(3, 4)
+        resnet(built=False, output_stride=8), features="block4", upsampling="half-pixel", atrous_rates=(3, 4)
     ),
     "deeplab on v1": lambda: segmenter(resnet(BottleneckV1, built=False, output_stride=16), name="other"),
     "deeplab on mobilenet": lambda: deeplab_v3("mobilenet_v2", 3, depth_multiplier=0.35),
@@ -142,7 +142,7 @@ def test_a_loaded_network_says_of_itself_what_the_saved_one_does(make, tmp_path)
         "output_stride",
         "out_channels",
         "feature_source",
-        "align_corners",
+        "upsampling",
         "end_point_key",
     ):
         assert getattr(loaded, said, None) == getattr(net, said, None), said

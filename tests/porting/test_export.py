@@ -307,9 +307,7 @@ def command(*arguments):
 
 def test_command_line(exported, tmp_path, capsys, monkeypatch):
     assert tuple(FORMATS) == export_seg.FORMATS
-    given = SimpleNamespace(
-        **vars(opened(exported[1].model)), report=SimpleNamespace(text=lambda: "all of its variables")
-    )
+    given = SimpleNamespace(**vars(opened(exported[1].model)), introduction=lambda: "all of its variables")
     monkeypatch.setattr("inference.opening.open_segmenter", lambda *_: given)
     assert command("--ckpt", "x.ckpt", "--out", tmp_path / "out", "--formats", "slim") == 0
     said = capsys.readouterr().out

@@ -192,7 +192,7 @@ def test_named_scopes_may_be_missing(voc, partial, tmp_path, capsys):
         (["--rename", "a"], "OLD_SCOPE=NEW_SCOPE"),
         (["--rename", "slim=MobilenetV2"], "'slim' matches no variable"),
         (["--model", "resnet_v2_50"], "not the resnet_v2_50"),
-        (["--model", "resnet_v2_51"], "unknown; there are"),
+        (["--model", "resnet_v2_51"], "no resnet_v2_51 in this checkpoint"),
         (["--ckpt", "none"], "name one with --model"),
         (["--ckpt", "none", "--model", "mobilenet_v2", "--ema"], "no checkpoint to restore from"),
         (["--ema"], "moving averages were asked for"),
@@ -297,7 +297,7 @@ def test_run_keeps_its_preprocessing_and_its_class_weights(voc, every_option):
     from models.preprocessing import MEAN_SUBTRACTED
     from training.losses import class_weights
 
-    config = segmenter_of(every_option[1])
+    config = segmenter_of(every_option[1]).config
     assert build_segmenter(config).preprocessing is MEAN_SUBTRACTED
     weights = json.loads((every_option[1] / "config.json").read_text())["arguments"]["class_weights"]
     assert weights == class_weights("balanced", VOCSegmentation(voc, "trainaug"))
