@@ -278,14 +278,24 @@ def _by_size(
     return groups
 
 
+def classes_of(model: Network) -> Part:
+    """A classifier in inference, images (N, H, W, 3) → logits (N, classes); to be kept, as it is compiled once."""
+    return Part(model, functools.partial(model, training=False))
+
+
 def classified_sheet(
-    model: Network, dataset: Dataset, class_names: Sequence[str], transform: Transform, count: int = 12
+    classes: Part, dataset: Dataset, class_names: Sequence[str], transform: Transform, count: int = 12
 ) -> np.ndarray:
-    """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one."""
+    """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one.
+
+    Args:
+        classes: `classes_of` the classifier.
+        transform: an image and its label → what the network is to see, uint8 RGB of one size, and the label.
+    """
     samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
     images = np.stack([image for image, _ in samples])
-    fed = np.asarray(model.preprocessing(images.astype(np.float32)), np.float32)
-    said = np.asarray(Part(model, functools.partial(model, training=False)).predict_on_batch(fed)).argmax(-1)
+    fed = np.asarray(classes.model.preprocessing(images.astype(np.float32)), np.float32)
+    said = np.asarray(classes.predict_on_batch(fed)).argmax(-1)
     captions = [
         (class_names[label] if label == guess else f"{class_names[guess]}, is {class_names[label]}", label == guess)
         for (_, label), guess in zip(samples, said, strict=True)
@@ -298,7 +308,7 @@ class ClassifierValidator:
 
     def __init__(self, model: Network, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self.batches = batches
-        self.network = Part(model, functools.partial(model, training=False))
+        self.network = classes_of(model)
 
     def __call__(self) -> dict[str, float]:
         """→ {"val_accuracy", "val_loss"}, as fraction and nats."""

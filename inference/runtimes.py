@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data.voc import names_of
+from engine.startup import notes_dropped
 from errors import UserError
 
 DESCRIPTION = "export.json"
@@ -136,9 +137,9 @@ class LiteExport(Export):
     def _open(self) -> None:
         # Not memory-mapped: the file may be replaced while it is used.
         content = self.path.read_bytes()
-        interpreter = require("ai_edge_litert.interpreter").Interpreter(
-            model_content=content, num_threads=os.cpu_count()
-        )
+        make = require("ai_edge_litert.interpreter").Interpreter
+        with notes_dropped():
+            interpreter = make(model_content=content, num_threads=os.cpu_count())
         self._runner = interpreter.get_signature_runner()
         self.size = int(self._runner.get_input_details()["image"]["shape"][1])
         self.num_classes = int(self._runner.get_output_details()["probabilities"]["shape"][-1])

@@ -14,7 +14,7 @@ from data.transforms import random_resized_crop_flip, resize_center_crop
 from engine.options import ClassificationImages, ClassificationTraining, Restore
 from engine.run_directory import RunDirectory
 from inference import opening
-from inference.evaluation import ClassifierValidator, classified_sheet
+from inference.evaluation import ClassifierValidator, classes_of, classified_sheet
 from training.comparison import write_comparison
 from training.recipe import classification_loss
 from training.run import Task, Training, run_training
@@ -102,6 +102,10 @@ def _train(
         name, rename = asked.named["model"], asked.restore.rename
         return opening.backbone_to_train(name, train_set.num_classes, checkpoint, rename)
 
+    def pictures(model: keras.Model) -> Callable[[], np.ndarray]:
+        classes = classes_of(model)
+        return lambda: classified_sheet(classes, val_set, val_set.class_names, for_validation)
+
     task = Task(
         class_names=train_set.class_names,
         configure=configure,
@@ -111,7 +115,7 @@ def _train(
         score_names=("val_accuracy", "val_loss"),
         loss=classification_loss(),
         metrics=("accuracy",),
-        pictures=lambda model: lambda: classified_sheet(model, val_set, val_set.class_names, for_validation),
+        pictures=pictures,
     )
     return run_training(asked, task)
 
