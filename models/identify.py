@@ -8,7 +8,6 @@ from typing import Any
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
 from models.families import FAMILIES
 from models.families.family import Change, Family, Shapes, Translation, head_told
-from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
 from models.preprocessing import preprocessing_of
 from models.scopes import within
 from models.weight_init import AVERAGE, bookkeeping_kind
@@ -185,21 +184,14 @@ def variables_of(shapes: Shapes) -> tuple[dict[str, tuple[int, ...]], str]:
 
 def _chosen(networks: dict[str, Network], model: str | None, shapes: Shapes) -> Network:
     """The one network, or the one that `model` names by scope, by what stands before it, or by its kind."""
-    asked = (model or "").strip("/")
-    for named in (
-        lambda network: network.scope == asked,
-        lambda network: network.prefix == f"{asked}/",
-        lambda network: network.backbone == asked,
-    ):
-        found = [network for network in networks.values() if named(network)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            networks = {network.scope: network for network in found}
-            break
-    else:
-        if model is not None:
+    if model is not None:
+        asked = model.strip("/")
+        by_scope = [network for network in networks.values() if network.scope == asked]
+        by_prefix = [network for network in networks.values() if network.prefix == f"{asked}/"]
+        found = by_scope or by_prefix or [network for network in networks.values() if network.backbone == asked]
+        if not found:
             raise CheckpointError(f"no {model} in this checkpoint; it has {_listing(networks, shapes)}")
+        networks = {network.scope: network for network in found}
     if len(networks) == 1:
         return next(iter(networks.values()))
     raise CheckpointError(
@@ -379,6 +371,8 @@ def _mobilenets(shapes: Shapes) -> dict[str, Network]:
 
 def _mobilenet(scope: str, shapes: Shapes) -> Network:
     """MobileNet v2, or what is built of its units: v3 has squeeze and excitation, EdgeTPU 3x3 expansions."""
+    from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
+
     units = {name.removeprefix(f"{scope}/").partition("/")[0] for name in shapes if within(name, scope)}
     if sum(f"{scope}/expanded_conv" in name and "/squeeze_excite/" in name for name in shapes) > 1:
         return Network(scope, "mobilenet_v3_large" if "expanded_conv_11" in units else "mobilenet_v3_small")

@@ -4,6 +4,9 @@ import keras
 from keras import ops
 
 from models.layers import ON_TENSORFLOW, sum_over_replicas
+from models.regularization import add_weight_decay
+
+__all__ = ["Momentum", "Poly", "add_weight_decay"]
 
 
 class Momentum(keras.optimizers.SGD):
@@ -93,13 +96,3 @@ class Poly(keras.optimizers.schedules.PolynomialDecay):
         if not self.warmup_steps:
             return rate
         return rate * ops.minimum((ops.cast(step, rate.dtype) + 1.0) / self.warmup_steps, 1.0)
-
-
-def add_weight_decay(model, rate):
-    """Coupled L2 on convolution kernels, in TensorFlow 1's sense: `rate` / 2 · the sum of squares joins the loss.
-
-    slim decays `weights` (and not biases, gamma, beta or depthwise kernels).
-    """
-    for variable in model.trainable_variables:
-        if variable.name == "weights":
-            variable.regularizer = keras.regularizers.L2(rate / 2) if rate else None

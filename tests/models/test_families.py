@@ -368,35 +368,35 @@ ADDED = (
 
 @st.composite
 def mutations(draw):
-    """(a golden file's name, {variable: its shape, None without it} that is changed, the name that may be blamed)."""
+    """(a golden file's name, {variable: its shape, None without it} that is changed)."""
     checkpoint = draw(st.sampled_from(TRIED))
     shapes = shapes_of(checkpoint)
     name = draw(st.sampled_from(sorted(n for n in shapes if shapes[n])))
     kind = draw(st.sampled_from(["add", "drop", "rename", "reshape"]))
     if kind == "add":
         new = draw(st.sampled_from(ADDED)).format(name)
-        return checkpoint, {new: HARMLESS.get(new, (1, 1, 256, 256))}, new
+        return checkpoint, {new: HARMLESS.get(new, (1, 1, 256, 256))}
     if kind == "drop":
-        return checkpoint, {name: None}, name
+        return checkpoint, {name: None}
     if kind == "rename":
         new = draw(st.sampled_from([f"{name}_old", f"old/{name}", name.replace("/", "/old_", 1)]))
-        return checkpoint, {name: None, new: shapes[name]}, name
+        return checkpoint, {name: None, new: shapes[name]}
     axis = draw(st.integers(0, len(shapes[name]) - 1))
-    return checkpoint, {name: tuple(n + (index == axis) for index, n in enumerate(shapes[name]))}, name
+    return checkpoint, {name: tuple(n + (index == axis) for index, n in enumerate(shapes[name]))}
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(mutations())
 def test_one_changed_variable_gives_the_same_result_or_is_named(mutation):
-    checkpoint, changes, blamed = mutation
+    checkpoint, changes = mutation
     shapes = shapes_of(checkpoint)
     changed = {name: shape for name, shape in (shapes | changes).items() if shape is not None}
     try:
         report = planned(changed)
         check_meaning(report)
     except CheckpointError as error:
-        here = identify(shapes).translation.rename(blamed)
-        assert blamed in str(error) or here in str(error), (blamed, str(error)[:600])
+        here = [identify(shapes).translation.rename(name) for name in changes]
+        assert any(name in str(error) for name in (*changes, *here))
     else:
         assert loaded(report) == loaded(planned(shapes))
 

@@ -156,6 +156,13 @@ def test_half_pixel_centres_equal_tensorflow_2(size, new_size):
     assert largest_difference(resize_bilinear(x, *new_size, upsampling="half-pixel"), expected) < 1e-5
 
 
+@pytest.mark.parametrize(("size", "new_size"), SIZES)
+def test_the_default_of_tensorflow_1_is_neither(size, new_size):
+    x = features_of(size)
+    expected = tf.raw_ops.ResizeBilinear(images=x, size=new_size, align_corners=False, half_pixel_centers=False)
+    assert largest_difference(resize_bilinear(x, *new_size, upsampling="tf1"), expected) < 1e-5
+
+
 def test_aligned_corners_put_features_on_the_pixels_they_were_computed_at():
     x = features_of(5)
     up = np.asarray(resize_bilinear(x, 65, 65))
