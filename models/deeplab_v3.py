@@ -3,6 +3,9 @@
 Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", https://arxiv.org/abs/1706.05587.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
 import keras
 from keras import ops
 
@@ -15,12 +18,14 @@ from models.layers import (
     Module,
     Network,
     Scope,
+    Tensor,
     recording,
     resize_bilinear,
+    serializable,
 )
-from models.preprocessing import preprocessing_of
+from models.preprocessing import Preprocessing, preprocessing_of
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., Network]] = {
     "resnet_v2_18": resnet.resnet_v2_18,
     "resnet_v2_34": resnet.resnet_v2_34,
     "resnet_v2_50": resnet.resnet_v2_50,
@@ -36,7 +41,7 @@ MULTI_GRID = (1, 2, 4)
 ATROUS_RATES = (6, 12, 18)
 HEAD_CHANNELS = 256
 LOW_LEVEL_CHANNELS = 48
-CHOICES = {
+CHOICES: dict[str, tuple] = {
     "features": ("postnorm", "block4"),
     "upsampling": UPSAMPLINGS,
     "head_norm": ("batch-norm", "biases"),
@@ -45,7 +50,7 @@ CHOICES = {
 }
 
 
-def separable(channels, name, options, dilation=1):
+def separable(channels: int, name: str, options: dict[str, Any], dilation: int = 1) -> list[Conv2d]:
     """3x3 depthwise, then 1x1, each with norm and activation (research/deeplab's `split_separable_conv2d`) → both."""
     return [
         DepthwiseConv2d(channels, 3, dilation=dilation, name=f"{name}_depthwise", **options),
@@ -59,7 +64,7 @@ class Decoder(Module):
     kind: "separable", research/deeplab's default, or "plain" 3x3 convolutions.
     """
 
-    def __init__(self, channels, kind, upsampling, options):
+    def __init__(self, channels: int, kind: str, upsampling: str, options: dict[str, Any]):
         super().__init__(name="decoder")
         self.upsampling = upsampling
         self.projection = Conv2d(channels, LOW_LEVEL_CHANNELS, 1, name="feature_projection0", **options)
@@ -79,7 +84,7 @@ class Decoder(Module):
             convolutions = [Scope("decoder_conv0", pair)]
         self.convolutions = convolutions
 
-    def call(self, encoded, low_level):
+    def call(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         """(N, h, w, 256) and (N, H, W, C) of stride 4 → (N, H, W, 256)."""
         height, width = ops.shape(low_level)[1:3]
         encoded = ops.cast(resize_bilinear(encoded, height, width, self.upsampling), low_level.dtype)
@@ -89,6 +94,7 @@ class Decoder(Module):
         return x
 
 
+@serializable
 class DeepLabV3(Network):
     """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, v3+'s decoder if asked for, logits at input size.
 
@@ -101,7 +107,7 @@ class DeepLabV3(Network):
             "block4" the raw sum of the last block, which most public DeepLabs on slim's v2 were trained on.
         upsampling: how logits get the input's size: "align-corners" (right for features of this network, and what the
             authors do), "half-pixel", or "tf1", as the public re-implementations do.
-        batch_norm_decay: of the head's moving statistics.
+        batch_norm_decay: of the head's moving statistics, under 1.
         separable_aspp: the dilated branches are `aspp1_depthwise`, `aspp1_pointwise` …: the authors' default.
         image_pooling: whether there is that branch.
         rates_follow_stride: whether rates are for output stride 16 and change with it, or are for any.
@@ -112,36 +118,49 @@ class DeepLabV3(Network):
             "block1/unit_2/bottleneck_v1/conv3"; None is the authors'.
         preprocessing: replaces the backbone's: a `Preprocessing`, or what `preprocessing_of` takes.
 
-    Call: images (N, H, W, 3), preprocessed → float32 logits (N, H, W, num_classes).
+    Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → float32 logits (N, H, W, num_classes).
+
+    Raises ValueError for another value of an option than its own, and images of another type or shape.
     """
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        atrous_rates=ATROUS_RATES,
-        features="postnorm",
-        upsampling="align-corners",
-        batch_norm_decay=0.997,
-        name="deeplab_v3",
-        separable_aspp=False,
-        image_pooling=True,
-        rates_follow_stride=True,
-        head_norm="batch-norm",
-        head_activation="relu",
-        decoder=None,
-        low_level=None,
-        preprocessing=None,
+        backbone: Any,
+        num_classes: int,
+        atrous_rates: Sequence[int] = ATROUS_RATES,
+        features: str = "postnorm",
+        upsampling: str = "align-corners",
+        batch_norm_decay: float = 0.997,
+        name: str = "deeplab_v3",
+        *,
+        separable_aspp: bool = False,
+        image_pooling: bool = True,
+        rates_follow_stride: bool = True,
+        head_norm: str = "batch-norm",
+        head_activation: str = "relu",
+        decoder: str | None = None,
+        low_level: str | None = None,
+        preprocessing: Preprocessing | str | dict[str, Any] | None = None,
     ):
         super().__init__(name=name)
-        given = {
-            **{"features": features, "upsampling": upsampling, "decoder": decoder},
-            **{"head_norm": head_norm, "head_activation": head_activation},
+        self.options = {
+            "num_classes": num_classes,
+            "atrous_rates": tuple(atrous_rates),
+            "features": features,
+            "upsampling": upsampling,
+            "batch_norm_decay": batch_norm_decay,
+            "separable_aspp": separable_aspp,
+            "image_pooling": image_pooling,
+            "rates_follow_stride": rates_follow_stride,
+            "head_norm": head_norm,
+            "head_activation": head_activation,
+            "decoder": decoder,
+            "low_level": low_level,
         }
-        for argument, value in given.items():
-            if value not in CHOICES[argument]:
-                choices = ", ".join(map(str, CHOICES[argument]))
-                raise ValueError(f"{argument} is one of {choices}. Received: {value!r}")
+        for option, choices in CHOICES.items():
+            if self.options[option] not in choices:
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"{option} is one of {known}. Received: {self.options[option]!r}")
         self.variable_prefix = backbone.variable_prefix = f"{name}/"
         self.backbone = backbone
         self.backbone_scope = backbone.name
@@ -150,7 +169,7 @@ class DeepLabV3(Network):
         self.output_stride = backbone.output_stride
         self.feature_source = features
         self.upsampling = upsampling
-        if features == "block4" and backbone.postnorm:
+        if features == "block4" and getattr(backbone, "postnorm", None):
             backbone.postnorm.trainable = False  # kept, so that the checkpoint stays whole, but not in the path
 
         options = {
@@ -168,7 +187,7 @@ class DeepLabV3(Network):
             else AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options)
             for branch, rate in enumerate(rates, start=1)
         ]
-        branches = bool(image_pooling) + len(self.aspp)
+        branches = int(image_pooling) + len(self.aspp)
         self.concat_projection = Conv2d(branches * HEAD_CHANNELS, HEAD_CHANNELS, 1, name="concat_projection", **options)
         self.low_level = self.decoder = None
         if decoder:
@@ -188,18 +207,18 @@ class DeepLabV3(Network):
         )
         self.head_scopes = tuple(layer.name for layer in self._layers if layer is not backbone)
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Any:
         """What the head is fed: (N, h, w, channels of the backbone), and with a decoder a pair of that and what the
         decoder takes at stride 4."""
         net = self.backbone
         run = net.features if self.feature_source == "postnorm" else net.raw_features
-        if self.decoder is None:
+        if self.low_level is None:
             return run(images)
         with recording({}, only=_layer_at(net, self.low_level)) as found:
             features = run(images)
         return features, *found.values()
 
-    def head(self, features):
+    def head(self, features: Any) -> Tensor:
         """What `features` gives → logits (N, h, w, num_classes), of stride 4 with a decoder."""
         features, low_level = features if self.decoder else (features, None)
         branches = []
@@ -214,23 +233,34 @@ class DeepLabV3(Network):
         x = self.concat_projection(ops.concatenate(branches, axis=-1))
         return self.logits(self.decoder(x, low_level) if self.decoder else x)
 
-    def small_logits(self, images):
+    def small_logits(self, images: Tensor) -> Tensor:
         """Logits (N, h, w, num_classes) at the features' size, or the decoder's."""
         return self.head(self.features(images))
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
+        """Images (N, H, W, 3) → float32 logits (N, H, W, num_classes)."""
         height, width = ops.shape(images)[1:3]
         return resize_bilinear(self.small_logits(images), height, width, self.upsampling)
 
+    def get_config(self) -> dict[str, Any]:
+        """See `Network`; and the backbone."""
+        return super().get_config() | {"backbone": keras.saving.serialize_keras_object(self.backbone)}
 
-def _authors_low_level(backbone):
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Self:
+        with keras.name_scope(options["name"]):
+            backbone = keras.saving.deserialize_keras_object(options["backbone"])
+        return cls(**options | {"backbone": backbone})
+
+
+def _authors_low_level(backbone: Any) -> str:
     """What research/deeplab feeds its decoder, of stride 4."""
     if isinstance(backbone, mobilenet_v2.MobileNetV2):
         return "expanded_conv_2/depthwise"
     return f"block1/unit_2/{backbone.block1.layers[1].layers[0].name}/conv3"
 
 
-def _layer_at(backbone, path):
+def _layer_at(backbone: Any, path: str) -> Conv2d:
     """The convolution under `path`, scopes below the backbone's own; ValueError where there is none."""
     layer = backbone
     for name in path.split("/"):
@@ -243,32 +273,62 @@ def _layer_at(backbone, path):
 
 
 def deeplab_v3(
-    backbone,
-    num_classes,
-    output_stride=16,
-    multi_grid=None,
-    depth_multiplier=1.0,
-    atrous_rates=None,
-    batch_norm_decay=0.997,
-    name="deeplab_v3",
-    divisible_by=8,
-    last_conv=False,
-    **kwargs,
-):
+    backbone: str,
+    num_classes: int,
+    output_stride: int = 16,
+    multi_grid: Sequence[int] | None = None,
+    depth_multiplier: float = 1.0,
+    atrous_rates: Sequence[int] | None = None,
+    batch_norm_decay: float = 0.997,
+    name: str = "deeplab_v3",
+    *,
+    features: str = "postnorm",
+    upsampling: str = "align-corners",
+    separable_aspp: bool = False,
+    image_pooling: bool = True,
+    rates_follow_stride: bool = True,
+    head_norm: str = "batch-norm",
+    head_activation: str = "relu",
+    decoder: str | None = None,
+    low_level: str | None = None,
+    preprocessing: Preprocessing | str | dict[str, Any] | None = None,
+    divisible_by: int = 8,
+    last_conv: bool = False,
+    align_corners: bool | None = None,
+) -> DeepLabV3:
     """Builds DeepLab v3 on one of BACKBONES by its name; its variables exist at once.
 
+    Section 3 of the paper; names and order of the head are those of the published DeepLab checkpoints.
+
     Args:
+        backbone: a key of BACKBONES.
+        num_classes: int, background included.
+        output_stride: input size over feature size: 8, 16 or 32, on ResNets 4 too.
         multi_grid: dilation factors of block4's units. None is the paper's (1, 2, 4), as far as there are units.
-        depth_multiplier: of MobileNet v2.
-        atrous_rates: None is the paper's (6, 12, 18) on ResNets and no such branches on MobileNet v2, as published.
+        depth_multiplier: of MobileNet v2, over 0; published are 0.5 and 1.0.
+        atrous_rates: of ASPP at output stride 16. None is the paper's (6, 12, 18) on ResNets and no such branches on
+            MobileNet v2, as published.
+        batch_norm_decay: of all moving statistics, under 1; slim's 0.997.
+        name: the model's, and no part of a checkpoint's names.
+        features, upsampling, separable_aspp, image_pooling, rates_follow_stride, head_norm, head_activation, decoder,
+            low_level, preprocessing: as in DeepLabV3.
         divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
         last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
-        **kwargs: the other arguments of DeepLabV3. `align_corners`, a bool, is what `upsampling` was before.
+        align_corners: what `upsampling` was in the configurations of earlier runs: not False is "align-corners", False
+            "half-pixel".
+
+    Returns:
+        DeepLabV3: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → float32 logits
+        (N, H, W, num_classes).
+
+    Raises:
+        ValueError: an unknown backbone or source of features, an output stride that the backbone has not, a multi-grid
+            of another length than block4 or on MobileNet v2.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone. Received: {backbone!r}; there are {', '.join(BACKBONES)}")
     is_mobile = backbone == "mobilenet_v2"
-    options = {"output_stride": output_stride, "batch_norm_decay": batch_norm_decay}
+    options: dict[str, Any] = {"output_stride": output_stride, "batch_norm_decay": batch_norm_decay}
     if is_mobile:
         if multi_grid:
             raise ValueError(f"MobileNet v2 has no block4 for a multi_grid. Received: {multi_grid}")
@@ -276,12 +336,28 @@ def deeplab_v3(
     else:
         units = 2 if backbone == "resnet_v2_18" else 3
         options |= {"multi_grid": MULTI_GRID[:units] if multi_grid is None else tuple(multi_grid)}
-    if "align_corners" in kwargs:  # so say the configurations of earlier runs
-        kwargs["upsampling"] = "align-corners" if kwargs.pop("align_corners") else "half-pixel"
+    if align_corners is not None:
+        upsampling = "align-corners" if align_corners else "half-pixel"
     if atrous_rates is None:
         atrous_rates = () if is_mobile else ATROUS_RATES
     with keras.name_scope(name):
         net = BACKBONES[backbone](**options)
-    model = DeepLabV3(net, num_classes, atrous_rates, batch_norm_decay=batch_norm_decay, name=name, **kwargs)
+    model = DeepLabV3(
+        net,
+        num_classes,
+        atrous_rates,
+        features,
+        upsampling,
+        batch_norm_decay,
+        name,
+        separable_aspp=separable_aspp,
+        image_pooling=image_pooling,
+        rates_follow_stride=rates_follow_stride,
+        head_norm=head_norm,
+        head_activation=head_activation,
+        decoder=decoder,
+        low_level=low_level,
+        preprocessing=preprocessing,
+    )
     model.build()
     return model
