@@ -68,21 +68,17 @@ class Decoder(Module):
         super().__init__(name="decoder")
         self.upsampling = upsampling
         self.projection = Conv2d(channels, LOW_LEVEL_CHANNELS, 1, name="feature_projection0", **options)
-        wide = HEAD_CHANNELS + LOW_LEVEL_CHANNELS
+        widths = (HEAD_CHANNELS + LOW_LEVEL_CHANNELS, HEAD_CHANNELS)
+        self.convolutions: list[Module]
         if kind == "separable":
-            convolutions = [
-                layer
-                for index, width in enumerate((wide, HEAD_CHANNELS))
-                for layer in separable(width, f"decoder_conv{index}", options)
-            ]
+            pairs = [separable(width, f"decoder_conv{index}", options) for index, width in enumerate(widths)]
+            self.convolutions = [*pairs[0], *pairs[1]]
         else:
-            names = ("decoder_conv0_1", "decoder_conv0_2")
-            pair = [
-                Conv2d(width, HEAD_CHANNELS, 3, name=name, **options)
-                for width, name in zip((wide, HEAD_CHANNELS), names, strict=True)
+            plain = [
+                Conv2d(width, HEAD_CHANNELS, 3, name=f"decoder_conv0_{index}", **options)
+                for index, width in enumerate(widths, start=1)
             ]
-            convolutions = [Scope("decoder_conv0", pair)]
-        self.convolutions = convolutions
+            self.convolutions = [Scope("decoder_conv0", plain)]
 
     def call(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         """(N, h, w, 256) and (N, H, W, C) of stride 4 → (N, H, W, 256)."""
@@ -172,7 +168,7 @@ class DeepLabV3(Network):
         if features == "block4" and getattr(backbone, "postnorm", None):
             backbone.postnorm.trainable = False  # kept, so that the checkpoint stays whole, but not in the path
 
-        options = {
+        options: dict[str, Any] = {
             "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay} if head_norm == "batch-norm" else None,
             "activation": ops.relu if head_activation == "relu" else None,
         }
@@ -181,12 +177,12 @@ class DeepLabV3(Network):
         if image_pooling:
             self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
         rates = [rate * 16 // self.output_stride if rates_follow_stride else rate for rate in atrous_rates]
-        self.aspp = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)] + [
-            separable(channels, f"aspp{branch}", options, rate)
-            if separable_aspp
-            else AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options)
-            for branch, rate in enumerate(rates, start=1)
-        ]
+        self.aspp: list[Conv2d | list[Conv2d]] = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)]
+        for branch, rate in enumerate(rates, start=1):
+            if separable_aspp:
+                self.aspp.append(separable(channels, f"aspp{branch}", options, rate))
+            else:
+                self.aspp.append(AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options))
         branches = int(image_pooling) + len(self.aspp)
         self.concat_projection = Conv2d(branches * HEAD_CHANNELS, HEAD_CHANNELS, 1, name="concat_projection", **options)
         self.low_level = self.decoder = None

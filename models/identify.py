@@ -222,7 +222,7 @@ def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -
     else:  # nobody's head, wherever one looks for it
         bare = _without(network.prefix, network, canonical, others)
     own_name = network.scope.removeprefix(bare.prefix)
-    scopes = bare.scopes | {
+    scopes = dict(bare.scopes) | {
         own_name + old.removeprefix(canonical) if within(old, canonical) else old: new
         for old, new in family.scopes_on(canonical).items()
     }
