@@ -9,7 +9,7 @@ from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
 from models.families import FAMILIES
 from models.families.family import Change, Family, Shapes, Translation, head_told
 from models.preprocessing import preprocessing_of
-from models.scopes import within
+from models.scopes import first_match, within
 from models.weight_init import AVERAGE, bookkeeping_kind
 
 # Units in blocks 1, 2, 3: block4 has 3 in all but the 18-layer nets, and is what broken checkpoints lack.
@@ -146,16 +146,19 @@ class Network:
         return self.scope[: self.scope.rfind("/") + 1]
 
 
-def identify(shapes: Shapes, model: str | None = None) -> Identity:
+def identify(shapes: Shapes, model: str | None = None, allow_unused: tuple[str, ...] = ()) -> Identity:
     """Which network is in {name: shape} of a checkpoint → Identity.
 
     Args:
         model: the backbone, or its scope in the checkpoint or what stands before that, where there are several.
+        allow_unused: scopes of the checkpoint that may stay unused, so that they tell nothing.
 
     Raises CheckpointError where there is no network, none that is known, or several and `model` does not tell them
     apart; UnknownNetwork for one that is known by its name only.
     """
-    variables, averages = variables_of(shapes)
+    variables, averages = variables_of(
+        {name: shape for name, shape in shapes.items() if not first_match(name, allow_unused)}
+    )
     networks = _resnets(variables, model) | _mobilenets(variables) | _xceptions(variables) | _mobilenets_v1(variables)
     if not networks:
         first = ", ".join(list(shapes)[:3])

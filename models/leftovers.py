@@ -45,19 +45,28 @@ def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
     """
     absent = report.of(MISSING) + report.of(MISMATCH)
     if absent:
+        named = _some(_with(entry.name, _misfit(report, entry)) for entry in absent)
         raise CheckpointError(
-            f"{report.checkpoint}: {len(absent)} of the model's variables are not in it: "
-            f"{_some(f'{entry.variable} ({report.reason(entry) or entry.status})' for entry in absent)}"
+            f"{report.checkpoint}: {len(absent)} of the model's variables are not in it: {named}"
             f"{_fragments(report, absent)}\n{report}"
         )
     left = leftovers(report, allow_unused)
     if left:
         scopes = sorted({entry.name.split("/")[0] for entry in left})
         raise CheckpointError(
-            f"{report.checkpoint}: {len(left)} of its variables have no place in this network: "
-            f"{_some(f'{entry.name} ({part_of(entry.name)})' for entry in left)}. A network that was trained with "
-            f"them computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n{report}"
+            f"{report.checkpoint}: this network has no place for {len(left)} of its variables: "
+            f"{_some(_with(entry.name, part_of(entry.name)) for entry in left)}. A network that was trained with them "
+            f"computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n{report}"
         )
+
+
+def _misfit(report: Report, entry: Entry) -> str:
+    """How a variable that is in the checkpoint does not fit."""
+    return report.reason(entry) if entry.status == MISMATCH else ""
+
+
+def _with(name: str, words: str) -> str:
+    return f"{name} ({words})" if words else name
 
 
 def _fragments(report: Report, absent: list[Entry]) -> str:

@@ -67,9 +67,9 @@ def model_shapes(identity):
     return _shapes_of_model(json.dumps(config))
 
 
-def planned(shapes, *, ema=False, model=None, guide=checkpoint_guided_plan):
+def planned(shapes, *, ema=False, model=None, allow_unused=(), guide=checkpoint_guided_plan):
     """The Report of what a checkpoint of {name: shape} would give to the network that its names tell."""
-    identity = identify(shapes, model)
+    identity = identify(shapes, model, allow_unused)
     rules = Rules(ema=ema, translation=identity.translation)
     entries = guide(model_shapes(identity), shapes, rules)
     return Report(entries, "model.ckpt", "deeplab_v3", canonical_scope(identity.backbone))
@@ -273,6 +273,9 @@ def test_a_decoder_of_which_there_is_a_part_is_no_v3():
     assert str(identify(shapes)).startswith("official DeepLab v3+")
     with pytest.raises(CheckpointError, match="all it has of decoder is decoder/decoder_conv1_pointwise/weights"):
         check_meaning(planned(shapes))
+    without = planned(shapes, allow_unused=("decoder",))
+    check_meaning(without, ("decoder",))
+    assert loaded(without) == loaded(planned(shapes_of(MOBILE)))
 
 
 def test_what_has_no_place_is_named_with_what_it_is_of():
