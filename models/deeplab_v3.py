@@ -165,8 +165,10 @@ class DeepLabV3(Network):
         self.output_stride = backbone.output_stride
         self.feature_source = features
         self.upsampling = upsampling
+        self.idle_scopes: tuple[str, ...] = ()  # of variables that nothing is computed with
         if features == "block4" and getattr(backbone, "postnorm", None):
             backbone.postnorm.trainable = False  # kept, so that the checkpoint stays whole, but not in the path
+            self.idle_scopes = (f"{backbone.name}/postnorm",)
 
         options: dict[str, Any] = {
             "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay} if head_norm == "batch-norm" else None,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
@@ -87,6 +87,12 @@ class Identity:
         classes = f", {self.num_classes} classes" if self.num_classes else ", no classifier"
         scope = "" if self.scope == canonical_scope(self.backbone) else f" (under the scope {self.scope})"
         return f"{self.kind}{self.backbone}{width}{classes}{scope}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can hold of it, and `text`, its one line."""
+        left_out = ("translation", "head")
+        told = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return {**told, "text": str(self), "assumptions": self.assumptions()}
 
     def segmenter(self) -> dict[str, Any]:
         """`config`; CheckpointError where there is no segmentation head, or one without logits."""

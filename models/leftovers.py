@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from models.checkpoint import CheckpointError
 from models.scopes import check_scopes, clean_scopes, first_match
-from models.weight_init import LOADED, MISMATCH, MISSING, UNUSED, Entry, Report
+from models.weight_init import LOADED, MISMATCH, UNUSED, Entry, Report
 
 _SHOWN = 4
 # What a leftover is a part of, by its name; for people.
@@ -43,7 +43,7 @@ def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
     Args:
         allow_unused: as in `leftovers`.
     """
-    absent = report.of(MISSING) + report.of(MISMATCH)
+    absent = report.absent()
     if absent:
         named = _some(_with(entry.name, _misfit(report, entry)) for entry in absent)
         raise CheckpointError(

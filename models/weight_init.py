@@ -232,6 +232,7 @@ class Report:
     """What an initialization did, or would do. `print(report)` is for people, `to_json()` for programs.
 
     head_scopes: scopes of the model that are expected to be new when the task is.
+    idle_scopes: scopes of the model that it computes nothing with: it does well without their values.
     """
 
     entries: tuple[Entry, ...]
@@ -240,6 +241,7 @@ class Report:
     backbone_scope: str | None = None
     head_scopes: tuple[str, ...] = ()
     guide: str = field(default="checkpoint", compare=False)
+    idle_scopes: tuple[str, ...] = ()
 
     def of(self, status: str) -> list[Entry]:
         """The entries of one class."""
@@ -265,10 +267,17 @@ class Report:
 
     def not_loaded_backbone(self, allowed: Iterable[str] = ()) -> list[Entry]:
         """Backbone entries that stay at their initial values outside the `allowed` scopes."""
+        allowed = (*allowed, *self.idle_scopes)
         return [
             entry
             for entry in self.entries
             if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.name, allowed)
+        ]
+
+    def absent(self) -> list[Entry]:
+        """Variables that the model computes with and that the checkpoint did not give, but for what rules excluded."""
+        return [
+            entry for entry in self.of(MISSING) + self.of(MISMATCH) if not first_match(entry.name, self.idle_scopes)
         ]
 
     def reason(self, entry: Entry) -> str:
@@ -278,6 +287,8 @@ class Report:
             parts.append("the layer's other half does not fit or is missing")
         elif entry.status == MISMATCH:
             parts.append(f"checkpoint {entry.source_shape}, model {entry.shape}")
+        if entry.variable and entry.status == MISSING and first_match(entry.variable, self.idle_scopes):
+            parts.append("nothing is computed with it")
         if entry.variable and entry.status in (MISSING, MISMATCH) and first_match(entry.variable, self.head_scopes):
             parts.append("new head")
         return "; ".join(parts)
@@ -446,7 +457,8 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply, tran
     with open_checkpoint(path) as checkpoint:
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
         backbone_scope, head_scopes = getattr(model, "backbone_scope", None), getattr(model, "head_scopes", ())
-        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide)
+        idle_scopes = getattr(model, "idle_scopes", ())
+        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide, idle_scopes)
         if is_object_based(checkpoint.shapes) and not report.of(LOADED):
             raise CheckpointError(f"{checkpoint.path}: {OBJECT_BASED}")
         if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
