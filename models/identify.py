@@ -393,8 +393,9 @@ def _mobilenet(scope: str, shapes: Shapes) -> Network:
     }
     widths = {name: width for name, width in widths.items() if name in shapes}
     odd: dict[tuple[float, int], list[str]] = {}
+    last = shapes.get(f"{scope}/expanded_conv_16/project/weights", (INVERTED_RESIDUALS[-1][0],))[-1]
     for divisor in (8, 1):
-        for multiplier in DEPTH_MULTIPLIERS:
+        for multiplier in (*DEPTH_MULTIPLIERS, round(last / INVERTED_RESIDUALS[-1][0], 2)):  # a user's own may be any
             odd[multiplier, divisor] = [
                 name for name, w in widths.items() if shapes[name][-1:] != (make_divisible(w * multiplier, divisor),)
             ]
