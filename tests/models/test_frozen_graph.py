@@ -75,9 +75,8 @@ def test_operations_tell_the_output_stride(tmp_path):
             return tf.nn.conv2d(x, tf.identity(kernel, f"{name}/weights/read"), stride, "SAME", name=f"{name}/Conv2D")
 
         x = tf.nn.max_pool2d(conv(images, "net/conv1", 7, 2), 3, 2, "SAME", name="net/pool1/MaxPool")
-        shortcut = conv(
-            tf.nn.max_pool2d(x, 1, 1, "VALID", name="net/block1/shortcut/MaxPool"), "net/block1/shortcut", 1, 2
-        )
+        subsampled = tf.nn.max_pool2d(x, 1, 2, "VALID", name="net/block1/MaxPool")
+        shortcut = conv(x, "net/block1/shortcut", 1, 2) + subsampled
         conv(conv(x, "net/block1/conv2", 3, 2) + shortcut, "net/block1/conv3", 3, 1)
         conv(images, "network/conv1", 3, 2)
     path = tmp_path / "graph.pb"
