@@ -25,7 +25,7 @@ from models.identify import Identity, identify
 from models.layers import ON_TENSORFLOW, to_be_restored
 from models.leftovers import check_meaning
 from models.preprocessing import Preprocessing, preprocessing_of, slims_preprocessing
-from models.weight_init import MISMATCH, MISSING, Report, checkpoint_guided_init, rename_scope
+from models.weight_init import Report, checkpoint_guided_init, rename_scope
 
 if TYPE_CHECKING:
     from inference.predictor import ModelPredictor
@@ -67,12 +67,29 @@ def checkpoint_identity(
     Args:
         model: which network is meant, by its kind or its scope in the checkpoint, where there are several.
     """
-    with open_checkpoint(path) as checkpoint:
+    return _identity_and_graph(path, rename, model)[0]
+
+
+def _identity_and_graph(
+    path: str | Path,
+    rename: Mapping[str, str] | None,
+    model: str | None = None,
+    allow_unused: tuple[str, ...] = (),
+) -> tuple[Identity, dict[str, Any]]:
+    """What the names tell, and what a frozen graph's operations tell besides: arguments of `deeplab_v3`."""
+    with open_checkpoint(path) as checkpoint, _said_of(path):
         shapes = {rename_scope(name, rename or {}): shape for name, shape in checkpoint.shapes.items()}
+        identity = identify(shapes, model, allow_unused)
+        return identity, checkpoint.architecture(identity.scope)
+
+
+@contextmanager
+def _said_of(path: str | Path) -> Iterator[None]:
+    """Within it, what is wrong with a checkpoint is said with its path."""
     try:
-        return identify(shapes, model)
+        yield
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def backbone_to_train(
@@ -113,6 +130,7 @@ def segmenter_of(
     rename: Mapping[str, str] | None = None,
     architecture: Architecture | None = None,
     model: str | None = None,
+    allow_unused: tuple[str, ...] = (),
 ) -> Told:
     """The DeepLab that a checkpoint was saved from: its run's, or else told from its names.
 
@@ -120,17 +138,16 @@ def segmenter_of(
     """
     architecture = architecture or Architecture()
     run = run_of(checkpoint)
-    identity = checkpoint_identity(checkpoint, rename, model)
+    identity, graph = _identity_and_graph(checkpoint, rename, model, allow_unused)
     if run is not None:
         config = _of_today(read_config(run)["model"])
         if "output_stride" not in config:
             raise UserError(f"{checkpoint}: this run trained a classifier, not a segmentation model")
         return Told(config | asked_of(architecture, config), identity)
-    if not identity.segments:
-        raise UserError(f"{checkpoint}: holds {identity}; no segmentation head (logits/semantic) is in it")
-    asked = asked_of(architecture, identity.config)
-    config = {"num_classes": identity.num_classes} | identity.config | asked
-    return Told(config, identity, identity.assumptions(tuple(asked)))
+    with _said_of(checkpoint):
+        config = identity.segmenter() | graph
+    asked = asked_of(architecture, config)
+    return Told(config | asked, identity, identity.assumptions((*graph, *asked)))
 
 
 def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +202,9 @@ def segmenter_to_train(
         return _second_stage(name, num_classes, checkpoint, rename, architecture)
     told = backbone_to_train(name, num_classes, checkpoint, rename)
     if checkpoint is not None and told.identity is not None and told.identity.segments:
+        if told.identity.num_classes is None:  # a head to begin from, less its logits
+            config = told.identity.config
+            return Told(config | {"num_classes": num_classes} | asked_of(architecture, config), told.identity)
         told = segmenter_of(checkpoint, rename, architecture, name)
         return Told(told.config | {"num_classes": num_classes}, told.identity, told.assumed)
     papers = {"features": "postnorm", "upsampling": "align-corners"}
@@ -254,7 +274,7 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
 
     Raises UserError where the checkpoint holds no DeepLab, not all of one, or something that the network leaves out.
     """
-    told = segmenter_of(checkpoint, how.rename, how, how.model)
+    told = segmenter_of(checkpoint, how.rename, how, how.model, how.allow_unused)
     run = run_of(checkpoint)
     set_precision(how.precision, training=False)
     model, report = load_segmenter(checkpoint, told, how.rename, how.ema, how.allow_unused)
@@ -335,7 +355,6 @@ def restored_tap(
         options["num_classes"] = identity.num_classes
     network = tap(identity.backbone, end_point, **options)
     report = checkpoint_guided_init(network, checkpoint, rename=rename, translation=identity.translation)
-    absent = report.of(MISSING) + report.of(MISMATCH)
-    if absent:
+    if absent := report.absent():
         raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")
     return network, report

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from errors import UserError
-from models.frozen_graph import FrozenGraph
+from models.frozen_graph import output_stride_of, parsed, weights_of
 
 _V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
@@ -30,7 +30,7 @@ class CheckpointError(UserError, ValueError):
 class Checkpoint:
     """An open checkpoint: `shapes` {name: tuple} and `dtypes` {name: NumPy-like name} at once, tensors on request."""
 
-    def __init__(self, path: str | Path, prefix: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike, prefix: str | os.PathLike) -> None:
         from tensorflow.compat.v1.train import NewCheckpointReader
 
         self.path, self.prefix = str(path), str(prefix)
@@ -40,6 +40,10 @@ class Checkpoint:
             self._reader = NewCheckpointReader(self.prefix)
             self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
             self.dtypes = {name: d.name for name, d in self._reader.get_variable_to_dtype_map().items()}
+
+    def architecture(self, scope: str) -> dict[str, Any]:
+        """Arguments of `models.deeplab_v3.deeplab_v3` that are told by more than names: none, as there is no graph."""
+        return {}
 
     def read(self, name: str) -> np.ndarray:
         """The array stored under `name`; CheckpointError when the file is damaged there."""
@@ -51,7 +55,7 @@ class Checkpoint:
             return np.asarray(self._reader.get_tensor(name))
 
     @contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
+    def _explained(self, action):
         import tensorflow as tf
 
         try:
@@ -63,7 +67,39 @@ class Checkpoint:
             ) from error
 
 
-def _cause(error: BaseException) -> str:
+class FrozenGraph:
+    """A frozen graph as an open checkpoint: the constants that were its variables."""
+
+    def __init__(self, path: Path) -> None:
+        from tensorflow import as_dtype
+
+        self.path = self.prefix = str(path)
+        if (path.parent / "variables").is_dir():
+            raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
+        try:
+            self._graph = parsed(path.read_bytes())
+            self._tensors = weights_of(self._graph)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        self.shapes = {name: tuple(dim.size for dim in t.tensor_shape.dim) for name, t in self._tensors.items()}
+        self.dtypes = {name: as_dtype(tensor.dtype).name for name, tensor in self._tensors.items()}
+
+    def architecture(self, scope: str) -> dict[str, Any]:
+        """What operations tell of the network whose backbone is in `scope`, and names do not: its output stride."""
+        return {"output_stride": output_stride_of(self._graph, scope, self.shapes)}
+
+    def read(self, name: str) -> np.ndarray:
+        """The array that the constant holds; CheckpointError where there is none of this name."""
+        from tensorflow import make_ndarray
+
+        if name not in self._tensors:
+            raise CheckpointError(f"{self.path}: no variable {name!r} in this graph")
+        return make_ndarray(self._tensors[name])
+
+
+def _cause(error):
     """The first line of what an exception says: TensorFlow's and tarfile's go on with what helps nobody."""
     lines = str(getattr(error, "message", None) or error).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__
@@ -90,7 +126,7 @@ def open_checkpoint(path: Any, names_only: bool = False) -> Iterator[Any]:
         return
     path = Path(os.path.expanduser(path))
     if path.suffix == ".pb":
-        yield _open_frozen(path)
+        yield FrozenGraph(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         if path.name.endswith((".tar.gz", ".tgz", ".tar")):
@@ -100,19 +136,7 @@ def open_checkpoint(path: Any, names_only: bool = False) -> Iterator[Any]:
         yield Checkpoint(path, prefix)
 
 
-def _open_frozen(path: Path) -> FrozenGraph:
-    """A frozen graph's constants; CheckpointError where there are none."""
-    if (path.parent / "variables").is_dir():
-        raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
-    try:
-        return FrozenGraph(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def find_prefix(path: str | Path, names_only: bool = False) -> Path:
+def find_prefix(path: str | os.PathLike, names_only: bool = False) -> Path:
     """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none.
 
     names_only: an `.index` alone is one.
@@ -140,7 +164,7 @@ def find_prefix(path: str | Path, names_only: bool = False) -> Path:
     raise CheckpointError(f"{path}: no such checkpoint{hint}")
 
 
-def _without_wildcards(prefix: Path, folder: Path) -> Path:
+def _without_wildcards(prefix, folder):
     """TensorFlow takes a name with "[1]" or "*" in it for a pattern: → `prefix`, or links to its files in `folder`."""
     if not re.search(r"[][*?\\]", str(prefix)):
         return prefix
@@ -150,16 +174,16 @@ def _without_wildcards(prefix: Path, folder: Path) -> Path:
     return folder / "ckpt"
 
 
-def _escaped(name: str) -> str:
+def _escaped(name):
     return "".join(f"[{c}]" if c in "[]*?" else c for c in name)
 
 
-def _checkpoints_in(folder: Path) -> set[Path]:
+def _checkpoints_in(folder):
     prefixes = {Path(str(p).removesuffix(".index")) for p in folder.glob("*.index")}
     return prefixes | {p for p in folder.glob("*.ckpt") if p.is_file()}
 
 
-def _prefix_in(folder: Path) -> Path:
+def _prefix_in(folder):
     import tensorflow as tf
 
     try:
@@ -181,7 +205,7 @@ def _prefix_in(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no checkpoint in this directory (no `checkpoint` file, no .index, no .ckpt)")
 
 
-def _unpack(archive: Path, folder: Path) -> Path:
+def _unpack(archive, folder):
     if not archive.is_file():
         raise CheckpointError(f"{archive}: no such file")
     try:
@@ -200,7 +224,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
         raise CheckpointError(f"{archive}: in it, {str(error).replace(f'{folder}/', '')}") from error
 
 
-def write_checkpoint(prefix: str | Path, tensors: Mapping[str, Any]) -> None:
+def write_checkpoint(prefix: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
     """Writes {name: array} as a name-based V2 checkpoint that a TF1 `Saver` restores.
 
     The files are written beside and renamed, the index last: a checkpoint is there whole or not at all.
@@ -234,6 +258,6 @@ def write_checkpoint(prefix: str | Path, tensors: Mapping[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _flush(file: Path) -> None:
+def _flush(file):
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())

@@ -40,10 +40,8 @@ BACKBONES: dict[str, Callable[..., Network]] = {
 MULTI_GRID = (1, 2, 4)
 ATROUS_RATES = (6, 12, 18)
 HEAD_CHANNELS = 256
-
-
 LOW_LEVEL_CHANNELS = 48
-CHOICES = {
+CHOICES: dict[str, tuple] = {
     "features": ("postnorm", "block4"),
     "upsampling": UPSAMPLINGS,
     "head_norm": ("batch-norm", "biases"),
@@ -70,21 +68,17 @@ class Decoder(Module):
         super().__init__(name="decoder")
         self.upsampling = upsampling
         self.projection = Conv2d(channels, LOW_LEVEL_CHANNELS, 1, name="feature_projection0", **options)
-        wide = HEAD_CHANNELS + LOW_LEVEL_CHANNELS
+        widths = (HEAD_CHANNELS + LOW_LEVEL_CHANNELS, HEAD_CHANNELS)
+        self.convolutions: list[Module]
         if kind == "separable":
-            convolutions = [
-                layer
-                for index, width in enumerate((wide, HEAD_CHANNELS))
-                for layer in separable(width, f"decoder_conv{index}", options)
-            ]
+            pairs = [separable(width, f"decoder_conv{index}", options) for index, width in enumerate(widths)]
+            self.convolutions = [*pairs[0], *pairs[1]]
         else:
-            names = ("decoder_conv0_1", "decoder_conv0_2")
-            pair = [
-                Conv2d(width, HEAD_CHANNELS, 3, name=name, **options)
-                for width, name in zip((wide, HEAD_CHANNELS), names, strict=True)
+            plain = [
+                Conv2d(width, HEAD_CHANNELS, 3, name=f"decoder_conv0_{index}", **options)
+                for index, width in enumerate(widths, start=1)
             ]
-            convolutions = [Scope("decoder_conv0", pair)]
-        self.convolutions = convolutions
+            self.convolutions = [Scope("decoder_conv0", plain)]
 
     def call(self, encoded: Tensor, low_level: Tensor) -> Tensor:
         """(N, h, w, 256) and (N, H, W, C) of stride 4 → (N, H, W, 256)."""
@@ -122,7 +116,7 @@ class DeepLabV3(Network):
 
     Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → float32 logits (N, H, W, num_classes).
 
-    Raises ValueError for an option that there is not, and images of another type or shape.
+    Raises ValueError for another value of an option than its own, and images of another type or shape.
     """
 
     def __init__(
@@ -134,6 +128,7 @@ class DeepLabV3(Network):
         upsampling: str = "align-corners",
         batch_norm_decay: float = 0.997,
         name: str = "deeplab_v3",
+        *,
         separable_aspp: bool = False,
         image_pooling: bool = True,
         rates_follow_stride: bool = True,
@@ -144,24 +139,24 @@ class DeepLabV3(Network):
         preprocessing: Preprocessing | str | dict[str, Any] | None = None,
     ):
         super().__init__(name=name)
-        given = {
-            **{"features": features, "upsampling": upsampling, "decoder": decoder},
-            **{"head_norm": head_norm, "head_activation": head_activation},
-        }
-        for argument, value in given.items():
-            if value not in CHOICES[argument]:
-                choices = ", ".join(map(str, CHOICES[argument]))
-                raise ValueError(f"{argument} is one of {choices}. Received: {value!r}")
         self.options = {
             "num_classes": num_classes,
             "atrous_rates": tuple(atrous_rates),
+            "features": features,
+            "upsampling": upsampling,
             "batch_norm_decay": batch_norm_decay,
             "separable_aspp": separable_aspp,
             "image_pooling": image_pooling,
             "rates_follow_stride": rates_follow_stride,
+            "head_norm": head_norm,
+            "head_activation": head_activation,
+            "decoder": decoder,
             "low_level": low_level,
-            **given,
         }
+        for option, choices in CHOICES.items():
+            if self.options[option] not in choices:
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"{option} is one of {known}. Received: {self.options[option]!r}")
         self.variable_prefix = backbone.variable_prefix = f"{name}/"
         self.backbone = backbone
         self.backbone_scope = backbone.name
@@ -170,8 +165,10 @@ class DeepLabV3(Network):
         self.output_stride = backbone.output_stride
         self.feature_source = features
         self.upsampling = upsampling
+        self.idle_scopes: tuple[str, ...] = ()  # of variables that nothing is computed with
         if features == "block4" and getattr(backbone, "postnorm", None):
             backbone.postnorm.trainable = False  # kept, so that the checkpoint stays whole, but not in the path
+            self.idle_scopes = (f"{backbone.name}/postnorm",)
 
         options: dict[str, Any] = {
             "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay} if head_norm == "batch-norm" else None,
@@ -182,20 +179,18 @@ class DeepLabV3(Network):
         if image_pooling:
             self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
         rates = [rate * 16 // self.output_stride if rates_follow_stride else rate for rate in atrous_rates]
-        self.aspp = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)] + [
-            separable(channels, f"aspp{branch}", options, rate)
-            if separable_aspp
-            else AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options)
-            for branch, rate in enumerate(rates, start=1)
-        ]
-        branches = bool(image_pooling) + len(self.aspp)
+        self.aspp: list[Conv2d | list[Conv2d]] = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)]
+        for branch, rate in enumerate(rates, start=1):
+            if separable_aspp:
+                self.aspp.append(separable(channels, f"aspp{branch}", options, rate))
+            else:
+                self.aspp.append(AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options))
+        branches = int(image_pooling) + len(self.aspp)
         self.concat_projection = Conv2d(branches * HEAD_CHANNELS, HEAD_CHANNELS, 1, name="concat_projection", **options)
-        self.low_level: str = ""
-        self.decoder = None
+        self.low_level = self.decoder = None
         if decoder:
             self.low_level = low_level or _authors_low_level(backbone)
-            channels = _layer_at(backbone, self.low_level).out_channels
-            self.decoder = Decoder(channels, decoder, upsampling, options)
+            self.decoder = Decoder(_layer_at(backbone, self.low_level).out_channels, decoder, upsampling, options)
         self.logits = Scope(
             "logits",
             [
@@ -215,7 +210,7 @@ class DeepLabV3(Network):
         decoder takes at stride 4."""
         net = self.backbone
         run = net.features if self.feature_source == "postnorm" else net.raw_features
-        if self.decoder is None:
+        if self.low_level is None:
             return run(images)
         with recording({}, only=_layer_at(net, self.low_level)) as found:
             features = run(images)
@@ -285,8 +280,6 @@ def deeplab_v3(
     batch_norm_decay: float = 0.997,
     name: str = "deeplab_v3",
     *,
-    divisible_by: int = 8,
-    last_conv: bool = False,
     features: str = "postnorm",
     upsampling: str = "align-corners",
     separable_aspp: bool = False,
@@ -297,6 +290,8 @@ def deeplab_v3(
     decoder: str | None = None,
     low_level: str | None = None,
     preprocessing: Preprocessing | str | dict[str, Any] | None = None,
+    divisible_by: int = 8,
+    last_conv: bool = False,
 ) -> DeepLabV3:
     """Builds DeepLab v3 on one of BACKBONES by its name; its variables exist at once.
 
@@ -313,10 +308,10 @@ def deeplab_v3(
             MobileNet v2, as published.
         batch_norm_decay: of all moving statistics, under 1; slim's 0.997.
         name: the model's, and no part of a checkpoint's names.
-        divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
-        last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
         features, upsampling, separable_aspp, image_pooling, rates_follow_stride, head_norm, head_activation, decoder,
             low_level, preprocessing: as in DeepLabV3.
+        divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
+        last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
 
     Returns:
         DeepLabV3: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → float32 logits
@@ -349,14 +344,14 @@ def deeplab_v3(
         upsampling,
         batch_norm_decay,
         name,
-        separable_aspp,
-        image_pooling,
-        rates_follow_stride,
-        head_norm,
-        head_activation,
-        decoder,
-        low_level,
-        preprocessing,
+        separable_aspp=separable_aspp,
+        image_pooling=image_pooling,
+        rates_follow_stride=rates_follow_stride,
+        head_norm=head_norm,
+        head_activation=head_activation,
+        decoder=decoder,
+        low_level=low_level,
+        preprocessing=preprocessing,
     )
     model.build()
     return model

@@ -1,15 +1,15 @@
-"""A frozen graph's constants are a checkpoint: what were variables before `convert_variables_to_constants`, by name."""
+"""A frozen graph's weights: what were variables before they were made constants, under the variables' names."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from models.scopes import within
 
 LEAVES = {
     *("weights", "depthwise_weights", "pointwise_weights", "biases"),
     *("gamma", "beta", "moving_mean", "moving_variance"),
 }
-_PLAIN_LEAVES = {"kernel", "bias"}  # of tf.layers, as one of the public DeepLabs has its head
+PLAIN_LEAVES = {"kernel", "bias"}  # of tf.layers, as one of the public DeepLabs has its head
 
 
 def variable_name(node: Any) -> str:
@@ -27,36 +27,46 @@ def weight_shape(node: Any) -> tuple[int, ...]:
     return tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
 
 
-def weight_value(node: Any) -> np.ndarray:
-    """The value of a constant."""
-    import tensorflow as tf
+def weight_value(node: Any) -> Any:
+    """The array that a constant holds."""
+    from tensorflow import make_ndarray
 
-    return tf.make_ndarray(node.attr["value"].tensor)
+    return make_ndarray(node.attr["value"].tensor)
 
 
-class FrozenGraph:
-    """The constants of a GraphDef as an open checkpoint: `shapes` and `dtypes` at once, arrays on request.
+def parsed(content: bytes) -> Any:
+    """A GraphDef from its bytes; ValueError where they are none."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework.graph_pb2 import GraphDef
 
-    Raises ValueError where the file cannot be parsed, or holds no constant of a variable's name.
+    try:
+        return GraphDef.FromString(content)
+    except DecodeError as error:
+        raise ValueError("cut short, damaged, or no frozen graph") from error
+
+
+def weights_of(graph: Any) -> dict[str, Any]:
+    """{name: TensorProto} of the weights in a GraphDef; ValueError where there are none."""
+    leaves = LEAVES | PLAIN_LEAVES
+    found = {variable_name(node): node.attr["value"].tensor for node in graph.node if is_weight(node, leaves)}
+    if not found:
+        raise ValueError("no weights under variables' names in it; if it was not frozen, give its checkpoint")
+    return dict(sorted(found.items()))
+
+
+def output_stride_of(graph: Any, scope: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Input size over feature size of the backbone in `scope`, which is what its operations multiply to.
+
+    1x1 convolutions and poolings are beside the way: shortcuts that follow what the others do.
     """
-
-    def __init__(self, path: Path) -> None:
-        import tensorflow as tf
-        from google.protobuf.message import DecodeError
-
-        self.path = self.prefix = str(path)
-        try:
-            graph = tf.compat.v1.GraphDef.FromString(path.read_bytes())
-        except DecodeError as error:
-            raise ValueError("cut short, damaged, or no frozen graph") from error
-        leaves = LEAVES | _PLAIN_LEAVES
-        self._nodes = {variable_name(node): node for node in graph.node if is_weight(node, leaves)}
-        if not self._nodes:
-            raise ValueError("no weights under variables' names in it; if it was not frozen, give its checkpoint")
-        nodes = sorted(self._nodes.items())
-        self.shapes = {name: weight_shape(node) for name, node in nodes}
-        self.dtypes = {name: tf.as_dtype(node.attr["value"].tensor.dtype).name for name, node in nodes}
-
-    def read(self, name: str) -> np.ndarray:
-        """The array that is stored under `name`; KeyError where there is none."""
-        return weight_value(self._nodes[name])
+    stride = 1
+    for node in graph.node:
+        if node.op in ("Conv2D", "DepthwiseConv2dNative"):
+            size = shapes.get(node.input[1].removesuffix("/read"), (1,))[0]
+        elif node.op == "MaxPool":
+            size = node.attr["ksize"].list.i[1]
+        else:
+            continue
+        if size > 1 and within(node.name, scope):
+            stride *= max(node.attr["strides"].list.i)
+    return stride

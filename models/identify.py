@@ -2,15 +2,14 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
 from models.families import FAMILIES
 from models.families.family import Change, Family, Shapes, Translation, head_told
-from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
 from models.preprocessing import preprocessing_of
-from models.scopes import within
+from models.scopes import first_match, within
 from models.weight_init import AVERAGE, bookkeeping_kind
 
 # Units in blocks 1, 2, 3: block4 has 3 in all but the 18-layer nets, and is what broken checkpoints lack.
@@ -89,6 +88,12 @@ class Identity:
         scope = "" if self.scope == canonical_scope(self.backbone) else f" (under the scope {self.scope})"
         return f"{self.kind}{self.backbone}{width}{classes}{scope}"
 
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can hold of it, and `text`, its one line."""
+        left_out = ("translation", "head")
+        told = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return {**told, "text": str(self), "assumptions": self.assumptions()}
+
     def segmenter(self) -> dict[str, Any]:
         """`config`; CheckpointError where there is no segmentation head, or one without logits."""
         if not self.segments:
@@ -147,16 +152,19 @@ class Network:
         return self.scope[: self.scope.rfind("/") + 1]
 
 
-def identify(shapes: Shapes, model: str | None = None) -> Identity:
+def identify(shapes: Shapes, model: str | None = None, allow_unused: tuple[str, ...] = ()) -> Identity:
     """Which network is in {name: shape} of a checkpoint → Identity.
 
     Args:
         model: the backbone, or its scope in the checkpoint or what stands before that, where there are several.
+        allow_unused: scopes of the checkpoint that may stay unused, so that they tell nothing.
 
     Raises CheckpointError where there is no network, none that is known, or several and `model` does not tell them
     apart; UnknownNetwork for one that is known by its name only.
     """
-    variables, averages = variables_of(shapes)
+    variables, averages = variables_of(
+        {name: shape for name, shape in shapes.items() if not first_match(name, allow_unused)}
+    )
     networks = _resnets(variables, model) | _mobilenets(variables) | _xceptions(variables) | _mobilenets_v1(variables)
     if not networks:
         first = ", ".join(list(shapes)[:3])
@@ -185,21 +193,14 @@ def variables_of(shapes: Shapes) -> tuple[dict[str, tuple[int, ...]], str]:
 
 def _chosen(networks: dict[str, Network], model: str | None, shapes: Shapes) -> Network:
     """The one network, or the one that `model` names by scope, by what stands before it, or by its kind."""
-    asked = (model or "").strip("/")
-    for named in (
-        lambda network: network.scope == asked,
-        lambda network: network.prefix == f"{asked}/",
-        lambda network: network.backbone == asked,
-    ):
-        found = [network for network in networks.values() if named(network)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            networks = {network.scope: network for network in found}
-            break
-    else:
-        if model is not None:
+    if model is not None:
+        asked = model.strip("/")
+        by_scope = [network for network in networks.values() if network.scope == asked]
+        by_prefix = [network for network in networks.values() if network.prefix == f"{asked}/"]
+        found = by_scope or by_prefix or [network for network in networks.values() if network.backbone == asked]
+        if not found:
             raise CheckpointError(f"no {model} in this checkpoint; it has {_listing(networks, shapes)}")
+        networks = {network.scope: network for network in found}
     if len(networks) == 1:
         return next(iter(networks.values()))
     raise CheckpointError(
@@ -230,7 +231,7 @@ def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -
     else:  # nobody's head, wherever one looks for it
         bare = _without(network.prefix, network, canonical, others)
     own_name = network.scope.removeprefix(bare.prefix)
-    scopes = {**bare.scopes} | {
+    scopes = dict(bare.scopes) | {
         own_name + old.removeprefix(canonical) if within(old, canonical) else old: new
         for old, new in family.scopes_on(canonical).items()
     }
@@ -379,6 +380,8 @@ def _mobilenets(shapes: Shapes) -> dict[str, Network]:
 
 def _mobilenet(scope: str, shapes: Shapes) -> Network:
     """MobileNet v2, or what is built of its units: v3 has squeeze and excitation, EdgeTPU 3x3 expansions."""
+    from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
+
     units = {name.removeprefix(f"{scope}/").partition("/")[0] for name in shapes if within(name, scope)}
     if sum(f"{scope}/expanded_conv" in name and "/squeeze_excite/" in name for name in shapes) > 1:
         return Network(scope, "mobilenet_v3_large" if "expanded_conv_11" in units else "mobilenet_v3_small")
@@ -390,8 +393,9 @@ def _mobilenet(scope: str, shapes: Shapes) -> Network:
     }
     widths = {name: width for name, width in widths.items() if name in shapes}
     odd: dict[tuple[float, int], list[str]] = {}
+    last = shapes.get(f"{scope}/expanded_conv_16/project/weights", (INVERTED_RESIDUALS[-1][0],))[-1]
     for divisor in (8, 1):
-        for multiplier in DEPTH_MULTIPLIERS:
+        for multiplier in (*DEPTH_MULTIPLIERS, round(last / INVERTED_RESIDUALS[-1][0], 2)):  # a user's own may be any
             odd[multiplier, divisor] = [
                 name for name, w in widths.items() if shapes[name][-1:] != (make_divisible(w * multiplier, divisor),)
             ]

@@ -23,6 +23,7 @@ from models.network import Module, Network, Scope, built_on_call, recording, ser
 
 __all__ = [
     "ON_TENSORFLOW",
+    "UPSAMPLINGS",
     "AtrousConv2d",
     "BatchNorm",
     "Conv2d",
@@ -47,6 +48,7 @@ __all__ = [
 
 UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 Activation = Callable[[Tensor], Tensor] | None
+UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 
 _folded: ContextVar[bool] = ContextVar("folded", default=False)
 _to_be_restored: ContextVar[bool] = ContextVar("to_be_restored", default=False)

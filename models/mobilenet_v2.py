@@ -116,7 +116,6 @@ class MobileNetV2(Network):
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.depth_multiplier = depth_multiplier
-        self.divisible_by = divisible_by
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu6 = {"batch_norm": norm, "activation": ops.relu6}
 
@@ -189,7 +188,7 @@ def mobilenet_v2(
         depth_multiplier: on all channels, over 0; published are 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.
         include_last_conv: whether there is a `Conv_1`; DeepLab's backbone ends before it, a classifier needs it.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
-        divisible_by: what channels are rounded to multiples of; 8 is slim's.
+        divisible_by: of the numbers of channels: 8, or research/deeplab's 1 where the depth multiplier is not 1.
         name: slim's scope, the first part of every variable's name.
 
     Returns:

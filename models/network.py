@@ -37,8 +37,7 @@ def setting(variable: ContextVar, value: Any) -> Iterator[Any]:
 def recording(end_points: dict, only: "Module | None" = None) -> Iterator[dict]:
     """Within it, every module that is one of slim's end points writes its output to the dict under its path.
 
-    Args:
-        only: the one module to do so, while a recording around it goes on.
+    only: the one module to do so, while a recording around it goes on.
     """
     around = () if only is None else _recorders.get()
     with setting(_recorders, (*around, (end_points, only))):

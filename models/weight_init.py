@@ -5,22 +5,18 @@ the model's, end in the same report, which puts every name of both sides in exac
 """
 
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based, open_checkpoint, write_checkpoint
-from models.families.family import Translation
+from models.families.family import Shapes, Translation
 from models.scopes import check_scopes, clean_scopes, first_match, rename_scope, within
-
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
-Rename = Mapping[str, str] | Callable[[str], str]
 
 LOADED = "loaded"
 MISSING = "missing in the checkpoint"
@@ -28,6 +24,7 @@ UNUSED = "unused in the checkpoint"
 MISMATCH = "shape mismatch"
 EXCLUDED = "excluded by rule"
 BOOKKEEPING = "optimizer slot or bookkeeping"
+Rename = Mapping[str, str] | Callable[[str], str]
 CLASSES = (LOADED, MISSING, UNUSED, MISMATCH, EXCLUDED, BOOKKEEPING)
 
 AVERAGE = "/ExponentialMovingAverage"
@@ -60,7 +57,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name in the model, else that in the checkpoint."""
+        """The model's name of it, or else the checkpoint's."""
         return self.variable or self.source or ""
 
 
@@ -130,7 +127,7 @@ class Rules:
         return None if scope is None else f"exclude {scope}"
 
 
-def _meet(variable: str, source: str, model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Rules) -> Entry:
+def _meet(variable, source, model_shapes, checkpoint_shapes, rules):
     """The entry of a name that both sides have."""
     shape, source_shape = model_shapes[variable], checkpoint_shapes[source]
     why = rules.forbids(variable)
@@ -140,14 +137,12 @@ def _meet(variable: str, source: str, model_shapes: Shapes, checkpoint_shapes: S
     return Entry(status, variable, source, shape, source_shape, why or "")
 
 
-def _only_in_model(variable: str, shape: Shape, rules: Rules) -> Entry:
+def _only_in_model(variable, shape, rules):
     why = rules.forbids(variable)
     return Entry(EXCLUDED if why else MISSING, variable=variable, shape=shape, why=why or "")
 
 
-def _only_in_checkpoint(
-    source: str, shape: Shape, targets: Mapping[str, str], rules: Rules, model_shapes: Shapes
-) -> Entry:
+def _only_in_checkpoint(source, shape, targets, rules, model_shapes):
     if source in targets:
         why = rules.forbids(targets[source])
         status = EXCLUDED if why else UNUSED
@@ -182,7 +177,7 @@ def checkpoint_guided_plan(model_shapes: Shapes, checkpoint_shapes: Shapes, rule
     entries, reached = [], set()
     for source, shape in checkpoint_shapes.items():
         variable = targets.get(source)
-        if variable is not None and variable in model_shapes:
+        if variable in model_shapes:
             reached.add(variable)
             entries.append(_meet(variable, source, model_shapes, checkpoint_shapes, rules))
         else:
@@ -212,7 +207,7 @@ def model_guided_plan(model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Ru
     return _in_order(_whole_layers(entries))
 
 
-def _whole_layers(entries: Sequence[Entry]) -> list[Entry]:
+def _whole_layers(entries):
     """The entries, where a layer's weights without its biases, or these without those, are a mismatch of both."""
     layers: dict[str, set[str]] = {}
     for entry in entries:
@@ -228,7 +223,7 @@ def _whole_layers(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def _in_order(entries):
     return tuple(sorted(entries, key=lambda e: (CLASSES.index(e.status), natural_order(e.name), e.source or "")))
 
 
@@ -237,6 +232,7 @@ class Report:
     """What an initialization did, or would do. `print(report)` is for people, `to_json()` for programs.
 
     head_scopes: scopes of the model that are expected to be new when the task is.
+    idle_scopes: scopes of the model that it computes nothing with: it does well without their values.
     """
 
     entries: tuple[Entry, ...]
@@ -245,6 +241,7 @@ class Report:
     backbone_scope: str | None = None
     head_scopes: tuple[str, ...] = ()
     guide: str = field(default="checkpoint", compare=False)
+    idle_scopes: tuple[str, ...] = ()
 
     def of(self, status: str) -> list[Entry]:
         """The entries of one class."""
@@ -268,12 +265,19 @@ class Report:
         loaded = [entry for entry in entries if entry.status == LOADED]
         return len(loaded), len(entries), sum(_size(entry.shape) for entry in loaded)
 
-    def not_loaded_backbone(self, allowed: Sequence[str] = ()) -> list[Entry]:
+    def not_loaded_backbone(self, allowed: Iterable[str] = ()) -> list[Entry]:
         """Backbone entries that stay at their initial values outside the `allowed` scopes."""
+        allowed = (*allowed, *self.idle_scopes)
         return [
             entry
             for entry in self.entries
-            if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.variable, allowed)
+            if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.name, allowed)
+        ]
+
+    def absent(self) -> list[Entry]:
+        """Variables that the model computes with and that the checkpoint did not give, but for what rules excluded."""
+        return [
+            entry for entry in self.of(MISSING) + self.of(MISMATCH) if not first_match(entry.name, self.idle_scopes)
         ]
 
     def reason(self, entry: Entry) -> str:
@@ -283,6 +287,8 @@ class Report:
             parts.append("the layer's other half does not fit or is missing")
         elif entry.status == MISMATCH:
             parts.append(f"checkpoint {entry.source_shape}, model {entry.shape}")
+        if entry.variable and entry.status == MISSING and first_match(entry.variable, self.idle_scopes):
+            parts.append("nothing is computed with it")
         if entry.variable and entry.status in (MISSING, MISMATCH) and first_match(entry.variable, self.head_scopes):
             parts.append("new head")
         return "; ".join(parts)
@@ -336,7 +342,7 @@ class Report:
         lines.append(f"{loaded}/{total} backbone variables, {values:,} values")
         return "\n".join(lines)
 
-    def _summary(self, entries: Iterable[Entry]) -> list[str]:
+    def _summary(self, entries):
         """One line for each block of the backbone and each scope of the head, with numbers of variables and values."""
         groups: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -351,7 +357,7 @@ class Report:
             for scope, found in groups.items()
         ]
 
-    def _grouped(self, entries: Iterable[Entry]) -> list[str]:
+    def _grouped(self, entries):
         """One line a layer: `conv1/BatchNorm/{beta, gamma, moving_mean, moving_variance}`."""
         groups: dict[tuple, list] = {}
         for entry in entries:
@@ -369,7 +375,7 @@ class Report:
         return lines
 
 
-def _moved(scope: str, entries: Sequence[Entry]) -> str:
+def _moved(scope, entries):
     """What `scope` is called in the checkpoint, where that is another, and what was done to the values in it."""
     first = entries[0]
     leaf = first.variable.removeprefix(scope)
@@ -379,7 +385,7 @@ def _moved(scope: str, entries: Sequence[Entry]) -> str:
     return moved + (f"  ({', '.join(changed)})" if changed else "")
 
 
-def _size(shape: Any) -> int:
+def _size(shape):
     return int(np.prod(shape, dtype=np.int64))
 
 
@@ -406,8 +412,8 @@ def named_variables(model: Any) -> dict[str, Any]:
 def checkpoint_guided_init(
     model: Any,
     checkpoint: Any,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     rename: Rename | None = None,
     strict: bool = False,
     ema: bool = False,
@@ -435,8 +441,8 @@ def checkpoint_guided_init(
 def model_guided_init(
     model: Any,
     checkpoint: Any,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     rename: Rename | None = None,
     strict: bool = False,
     ema: bool = False,
@@ -447,18 +453,7 @@ def model_guided_init(
     return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
 
 
-def _init(
-    guide: str,
-    model: Any,
-    path: Any,
-    include: str | Sequence[str],
-    exclude: str | Sequence[str],
-    rename: Rename | None,
-    strict: bool,
-    ema: bool,
-    apply: bool,
-    translation: Translation | None,
-) -> Report:
+def _init(guide, model, path, include, exclude, rename, strict, ema, apply, translation):
     variables = named_variables(model)
     if not callable(rename):
         rename = {old.strip("/"): new.strip("/") for old, new in (rename or {}).items()}
@@ -468,7 +463,8 @@ def _init(
     with open_checkpoint(path) as checkpoint:
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
         backbone_scope, head_scopes = getattr(model, "backbone_scope", None), getattr(model, "head_scopes", ())
-        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide)
+        idle_scopes = getattr(model, "idle_scopes", ())
+        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide, idle_scopes)
         if is_object_based(checkpoint.shapes) and not report.of(LOADED):
             raise CheckpointError(f"{checkpoint.path}: {OBJECT_BASED}")
         if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
@@ -483,7 +479,7 @@ def _init(
 
 def save_checkpoint(
     model: Any,
-    prefix: str | Path,
+    prefix: str | os.PathLike,
     slots: Mapping[str, Mapping[str, Any]] | None = None,
     global_step: int | None = None,
 ) -> None:
@@ -493,9 +489,9 @@ def save_checkpoint(
         slots: {slot name: {variable name: array}}, such as {"Momentum": {…}}, saved as `<variable>/Momentum`.
         global_step: int, saved as the int64 scalar `global_step`.
     """
-    tensors: dict[str, Any] = {name: np.asarray(variable) for name, variable in named_variables(model).items()}
+    tensors = {name: np.asarray(variable) for name, variable in named_variables(model).items()}
     for slot, values in (slots or {}).items():
         tensors |= {f"{name}/{slot}": np.asarray(value) for name, value in values.items()}
     if global_step is not None:
-        tensors["global_step"] = np.int64(global_step)
+        tensors["global_step"] = np.asarray(global_step, np.int64)
     write_checkpoint(prefix, tensors)

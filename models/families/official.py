@@ -14,7 +14,8 @@ def has_head(shapes: Shapes, backbone: str) -> bool:
 def _assumed(backbone: str) -> dict:
     assumed = {"atrous_rates": (6, 12, 18), "output_stride": 16}
     if backbone.startswith("resnet_v1"):
-        assumed = {"multi_grid": None, "preprocessing": "deeplab-mean-subtracted"} | assumed
+        fed = "unit-range" if backbone.endswith("_beta") else "deeplab-mean-subtracted"
+        assumed = {"multi_grid": None, "preprocessing": fed} | assumed
     return assumed
 
 

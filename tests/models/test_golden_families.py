@@ -159,6 +159,7 @@ WRONG = [
     ("official_resnet_v1_50_plain", {"preprocessing": "mean-subtracted"}),
     ("rishizek_v3plus_os16", {"changes": {}}),
     ("rishizek_v3plus_os16", {"features": "postnorm"}),
+    ("rishizek_v3plus_os16", {"low_level": "block1/unit_2/bottleneck_v2/conv1"}),
     ("sthalles_os8", {"rates_follow_stride": True}),
     ("sthalles_os8", {"multi_grid": (1, 1, 1)}),
 ]

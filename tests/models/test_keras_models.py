@@ -55,6 +55,17 @@ NETWORKS = {
     ),
     "deeplab on v1": lambda: segmenter(resnet(BottleneckV1, built=False, output_stride=16), name="other"),
     "deeplab on mobilenet": lambda: deeplab_v3("mobilenet_v2", 3, depth_multiplier=0.35),
+    "deeplab with a decoder": lambda: deeplab_v3(
+        "mobilenet_v2",
+        3,
+        depth_multiplier=0.35,
+        divisible_by=1,
+        decoder="separable",
+        separable_aspp=True,
+        atrous_rates=(6,),
+        upsampling="tf1",
+        preprocessing="caffe-mean-subtracted",
+    ),
     "tap": lambda: tap(resnet(built=False), "net/block2/unit_1/bottleneck_v2/conv2"),
 }
 

@@ -156,6 +156,13 @@ def test_half_pixel_centres_equal_tensorflow_2(size, new_size):
     assert largest_difference(resize_bilinear(x, *new_size, upsampling="half-pixel"), expected) < 1e-5
 
 
+@pytest.mark.parametrize(("size", "new_size"), SIZES)
+def test_the_default_of_tensorflow_1_is_neither(size, new_size):
+    x = features_of(size)
+    expected = tf.raw_ops.ResizeBilinear(images=x, size=new_size, align_corners=False, half_pixel_centers=False)
+    assert largest_difference(resize_bilinear(x, *new_size, upsampling="tf1"), expected) < 1e-5
+
+
 def test_aligned_corners_put_features_on_the_pixels_they_were_computed_at():
     x = features_of(5)
     up = np.asarray(resize_bilinear(x, 65, 65))
@@ -304,6 +311,15 @@ def test_recordings_nest_and_end(tiny_resnet):
     assert "resnet_v2_50/logits" in inner
     tiny_resnet(images)
     assert list(outer) == ["resnet_v2_50/conv1"]
+
+
+def test_a_recording_of_one_module_is_no_end_of_the_one_around_it(tiny_resnet):
+    images = images_of(65)
+    around, one = {}, {}
+    with recording(around), recording(one, only=tiny_resnet.conv1):
+        tiny_resnet(images)
+    assert list(one) == ["resnet_v2_50/conv1"]
+    assert around.keys() == tiny_resnet.end_points(images).keys()
 
 
 def test_a_recording_ends_where_the_network_fails(tiny_resnet):
