@@ -53,10 +53,20 @@ class Told:
         """From the checkpoint's names and values to this project's."""
         return Translation() if self.identity is None else self.identity.translation
 
-    def introduction(self) -> str:
-        """What was told and what was assumed, in lines for a person; empty without a checkpoint."""
-        told = [] if self.identity is None else [f"model: {self.identity}"]
-        return "\n".join(told + ([f"assumed: {self.assumed}"] if self.assumed else []))
+    def introduction(self, ema: bool = True) -> str:
+        """What was told and what was assumed, in lines for a person; empty without a checkpoint.
+
+        Args:
+            ema: whether moving averages are taken; where they are not, but are there, that is said too.
+        """
+        if self.identity is None:
+            return ""
+        lines = [f"model: {self.identity}"]
+        if self.assumed:
+            lines.append(f"assumed: {self.assumed}")
+        if self.identity.averages == "some" and not ema:
+            lines.append("moving averages of its variables are in the checkpoint too; --ema takes them")
+        return "\n".join(lines)
 
 
 def checkpoint_identity(
@@ -239,7 +249,7 @@ class OpenedSegmenter:
     Attributes:
         model: the DeepLabV3. told: what was known of it before it was built. report: of its initialization.
         class_names: the run's, else VOC's 21, else "class 0" …
-        crop_size: images are padded to this square, pixels.
+        crop_size: images are padded to this square, pixels. ema: whether its weights are moving averages.
     """
 
     model: DeepLabV3
@@ -247,11 +257,12 @@ class OpenedSegmenter:
     report: Report
     class_names: tuple[str, ...]
     crop_size: int
+    ema: bool = False
 
     def introduction(self) -> str:
         """What was opened: the model, what was assumed of it, and how much of it arrived."""
         lines = self.report.text().splitlines()
-        return "\n".join(filter(None, (lines[0], self.told.introduction(), lines[-1])))
+        return "\n".join(filter(None, (lines[0], self.told.introduction(self.ema), lines[-1])))
 
     def predictor(self, looks: Looks = Looks(), *, eager: bool = False) -> "ModelPredictor":
         """A ModelPredictor of it as it is now."""
@@ -282,7 +293,7 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
     if run is not None:
         said = read_config(run)
         class_names, eval_size = said["classes"], said["arguments"].get("eval_size", EVALUATION_SIZE)
-    return OpenedSegmenter(model, told, report, tuple(class_names), how.crop_size or eval_size)
+    return OpenedSegmenter(model, told, report, tuple(class_names), how.crop_size or eval_size, how.ema)
 
 
 def load_segmenter(

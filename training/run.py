@@ -111,7 +111,7 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
         model = task.build(told.config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
     report = None
     if asked.ckpt and not resumes:
-        print(told.introduction(), flush=True)
+        print(told.introduction(asked.restore.ema), flush=True)
         report = initialize(model, asked.ckpt, asked.restore, told.translation)
         if task.whole:
             check_meaning(report, asked.restore.allow_unused)

@@ -93,6 +93,15 @@ def test_averages_alone_are_the_weights(official, tmp_path):
     assert_same(values_of(open_segmenter(tmp_path / "x.ckpt", Opening(ema=True))), official[1])
 
 
+def test_averages_beside_the_weights_are_proposed(official, tmp_path):
+    averages = {f"{name}/ExponentialMovingAverage": value + 1 for name, value in official[1].items()}
+    write_checkpoint(tmp_path / "x.ckpt", official[1] | averages)
+    raw, averaged = (open_segmenter(tmp_path / "x.ckpt", Opening(ema=ema)) for ema in (False, True))
+    assert_same(values_of(raw), official[1])
+    assert_same(values_of(averaged), {name: value + 1 for name, value in official[1].items()})
+    assert "--ema takes them" in raw.introduction() and "--ema" not in averaged.introduction()
+
+
 def test_a_tower_is_the_whole_network(official, tmp_path):
     write_checkpoint(tmp_path / "x.ckpt", {f"tower_0/{name}": value for name, value in official[1].items()})
     assert_same(values_of(open_segmenter(tmp_path / "x.ckpt")), official[1])
