@@ -15,7 +15,7 @@ from pathlib import Path
 
 import command_line
 from engine.kinds import POSITIVE_INT
-from engine.options import Restore
+from engine.options import Opening
 from errors import UserError
 
 
@@ -33,7 +33,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--batch-size", type=command_line.argument_type(POSITIVE_INT), default=16, help="images at once [%(default)s]"
     )
     parser.add_argument("--pool", action="store_true", help="the mean over height and width")
-    command_line.add_options(parser, Restore(), only=("rename",))
+    command_line.add_options(parser, Opening(), only=("model", "rename"))
     return parser.parse_args(argv)
 
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from inference.features import extract, write_features
     from inference.opening import restored_tap
 
-    model, report = restored_tap(args.ckpt, args.end_point, args.rename)
+    model, report = restored_tap(args.ckpt, args.end_point, args.rename, args.model)
     loaded, total, values = report.backbone
     print(f"{args.ckpt}: {loaded}/{total} variables up to {args.end_point}, {values:,} values", flush=True)
 
