@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from errors import UserError
 
+NONE = "none"  # the value of an option, where its being None means that it is told elsewhere
 LARGEST = 2**31 - 1  # what counts, sizes and seeds may be at most: more than any machine has of anything
 
 
@@ -191,6 +192,18 @@ def number(low: float = 0.0, high: float = math.inf, *, above: bool = False, bel
         return value
 
     return Kind(float, accept, "X")
+
+
+def or_none(of: Kind) -> Kind:
+    """The values of one kind, and the word "none"."""
+
+    def accept(value: Any) -> Any:
+        try:
+            return NONE if value == NONE else of.accept(value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{_reason(error)}, or {NONE}") from error
+
+    return Kind(lambda text: NONE if text == NONE else of.read(text), accept, f"{of.takes}|{NONE}")
 
 
 def several(of: Kind, takes: str, count: int | None = None, *, empty: bool = False) -> Kind:

@@ -27,6 +27,7 @@ from engine.kinds import (
     Options,
     number,
     option,
+    or_none,
     whole,
 )
 
@@ -107,11 +108,11 @@ class Opening(Architecture):
 
     title = "model"
 
-    crop_size: int | None = option(
+    crop_size: int | str | None = option(
         None,
         "images are padded to this square, larger ones by less; best a multiple of the output stride plus one, where "
-        "features and pixels have their corners aligned",
-        POSITIVE_INT,
+        "features and pixels have their corners aligned. `none`: they keep their own size, as rishizek's code has it",
+        or_none(POSITIVE_INT),
         unit="pixels",
         paper="513",
         shown="the run's, else 513",

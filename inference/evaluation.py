@@ -47,7 +47,7 @@ def evaluate(
     model: DeepLabV3,
     dataset: ImageDataset,
     *,
-    crop_size: int = 513,
+    crop_size: int | None = 513,
     batch_size: int = 1,
     workers: int = 2,
     progress: Callable[[int], None] | None = None,
@@ -56,6 +56,7 @@ def evaluate(
     """→ int64 confusion matrix (classes, classes) of a segmentation model over a data set of (image, mask).
 
     Args:
+        crop_size: as of `inference.predictor.ModelPredictor`.
         progress: called with the number of images after each batch.
         counter: a ConfusionCounter of the model, kept by who evaluates often, so that it is compiled once.
     """

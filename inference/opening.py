@@ -15,9 +15,11 @@ import keras
 
 from data.voc import names_of
 from engine.device import set_precision, use_xla
+from engine.kinds import NONE
 from engine.options import Architecture, Looks, Opening
 from engine.run_directory import read_config, run_of
 from errors import UserError
+from inference.predictor import crop_size_advice
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
 from models.families.family import Translation
@@ -249,14 +251,15 @@ class OpenedSegmenter:
     Attributes:
         model: the DeepLabV3. told: what was known of it before it was built. report: of its initialization.
         class_names: the run's, else VOC's 21, else "class 0" …
-        crop_size: images are padded to this square, pixels. ema: whether its weights are moving averages.
+        crop_size: images are padded to this square, pixels; None: they keep their own size.
+        ema: whether its weights are moving averages.
     """
 
     model: DeepLabV3
     told: Told
     report: Report
     class_names: tuple[str, ...]
-    crop_size: int
+    crop_size: int | None
     ema: bool = False
 
     def introduction(self) -> str:
@@ -293,7 +296,11 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
     if run is not None:
         said = read_config(run)
         class_names, eval_size = said["classes"], said["arguments"].get("eval_size", EVALUATION_SIZE)
-    return OpenedSegmenter(model, told, report, tuple(class_names), how.crop_size or eval_size, how.ema)
+    size = eval_size if how.crop_size is None else how.crop_size
+    crop_size = None if size == NONE else int(size)
+    if advice := crop_size_advice(model, crop_size):
+        print(advice, flush=True)
+    return OpenedSegmenter(model, told, report, tuple(class_names), crop_size, how.ema)
 
 
 def load_segmenter(

@@ -166,7 +166,7 @@ def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task],
     return export
 
 
-def _repay_no_tracing(tasks: Sequence[Task], crop_size: int, passes: int) -> bool:
+def _repay_no_tracing(tasks: Sequence[Task], crop_size: int | None, passes: int) -> bool:
     """Whether there is so little to predict that tracing a graph takes longer than it saves.
 
     That is up to some four passes of 513x513 pixels. Larger pictures would also take more memory without a graph.
@@ -179,7 +179,7 @@ def _repay_no_tracing(tasks: Sequence[Task], crop_size: int, passes: int) -> boo
             height, width = image_size(task.source)
         except DataError:  # it is skipped, or so large that Pillow warns of it
             return False
-        pixels += passes * max(height, crop_size) * max(width, crop_size)
+        pixels += passes * max(height, crop_size or 0) * max(width, crop_size or 0)
     return pixels <= 1_100_000
 
 

@@ -25,22 +25,43 @@ LARGE = 4 * 513**2  # pixels from which constants no longer pay: they take gigab
 
 
 def logits_at(model: DeepLabV3, images: Tensor, scale: float = 1.0) -> Tensor:
-    """float32 logits (N, H, W, classes) of images (N, H, W, 3) that the network sees at `scale` times their size.
-
-    As in the authors' own evaluation: a side of n pixels becomes (n - 1) * scale + 1, so that features and pixels keep
-    their corners aligned, and the small logits go straight to the images' own size.
-    """
+    """float32 logits (N, H, W, classes) of images (N, H, W, 3) that the network sees at `scale` times their size."""
     height, width = ops.shape(images)[1:3]
-    if scale != 1:
-        images = resize_bilinear(images, _scaled(height, scale), _scaled(width, scale), model.upsampling)
-    return resize_bilinear(model.small_logits(images), height, width, model.upsampling)
+    logits = merged_logits(model, model.small_logits(seen_at(model, images, scale)), (height, width), scale)
+    return resize_bilinear(logits, height, width, model.upsampling)
 
 
-def _scaled(side: Any, scale: float) -> Any:
-    """(side - 1) * scale + 1: of an int, or of a scalar tensor where one graph serves images of several sizes."""
+def seen_at(model: DeepLabV3, images: Tensor, scale: float) -> Tensor:
+    """Images (N, H, W, 3) as the network sees them at `scale`: a side of n pixels becomes scaled(n, scale)."""
+    if scale == 1:
+        return images
+    height, width = (scaled(side, scale) for side in ops.shape(images)[1:3])
+    return resize_bilinear(images, height, width, model.upsampling)
+
+
+def merged_logits(model: DeepLabV3, logits: Tensor, size: tuple[Any, Any], scale: float) -> Tensor:
+    """Small logits (N, h, w, classes) of images of `size` seen at `scale` → those that are upsampled to that size.
+
+    As in the authors' own evaluation (research/deeplab, model.py, multi_scale_logits): at scales under 1 they first get
+    as many points as the images' own logits have, and only from there the images' size, which is two bilinear steps.
+    That is of code that aligns corners; a model that upsamples otherwise was published without several scales, and all
+    its logits go to the images' size in one step.
+    """
+    if scale >= 1 or model.upsampling != "align-corners":
+        return logits
+    stride = 4 if model.decoder else model.output_stride
+    height, width = (scaled(side, 1 / stride) for side in size)
+    return resize_bilinear(logits, height, width, model.upsampling)
+
+
+def scaled(side: Any, scale: float) -> Any:
+    """(side - 1) * scale + 1 without its fraction: of an int, or of a scalar tensor of a graph for several sizes.
+
+    So features and pixels keep their corners aligned where it has no fraction; the authors' `scale_dimension`.
+    """
     if isinstance(side, int):
-        return round((side - 1) * scale) + 1
-    return ops.cast(ops.round(ops.cast(side - 1, "float32") * scale), "int32") + 1
+        return int((side - 1) * scale + 1)
+    return ops.cast(ops.cast(side - 1, "float64") * scale + 1, "int32")
 
 
 def mean_probabilities(
@@ -146,6 +167,7 @@ class ModelPredictor:
         model: a DeepLabV3 with its weights.
         class_names: its classes, background first.
         crop_size: images are padded to this square, larger ones to the next multiple of the stride plus one; pixels.
+            None: they keep their own size.
         scales, flip: averaged over.
         window: pictures that are larger than this square, pixels, go through the backbone window by window; the head
             sees all windows' features at once, so that its image pooling and its widest dilations see what they would
@@ -160,7 +182,7 @@ class ModelPredictor:
         self,
         model: DeepLabV3,
         class_names: Iterable[str],
-        crop_size: int = 513,
+        crop_size: int | None = 513,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         window: int | None = None,
@@ -235,11 +257,8 @@ class ModelPredictor:
             yield total / len(passes)
 
     def _logits_by_windows(self, fed: np.ndarray, scale: float, mirrored: bool) -> np.ndarray:
-        """float32 (H, W, 3) → float32 logits (h, w, classes) of the image at `scale`, turned back if mirrored."""
-        images = fed[None, :, ::-1] if mirrored else fed[None]
-        if scale != 1:
-            height, width = (_scaled(side, scale) for side in fed.shape[:2])
-            images = np.asarray(resize_bilinear(images, height, width, self.model.upsampling))
+        """float32 (H, W, 3) → `merged_logits`, float32 (h, w, classes), of it at `scale`, turned back if mirrored."""
+        images = np.asarray(seen_at(self.model, fed[None, :, ::-1] if mirrored else fed[None], scale))
         stride = self.model.output_stride
         windows = [windows_over(side, self.window or side, stride) for side in images.shape[1:3]]
         strides = (stride, 4) if self.model.decoder else (stride,)  # a decoder is fed those of stride 4 too
@@ -254,7 +273,8 @@ class ModelPredictor:
                 down, across = rows.finer(stride // each), columns.finer(stride // each)
                 whole[:, down.kept, across.kept] = part[:, down.inner, across.inner]
         seen = tuple(features) if self.model.decoder else features[0]
-        logits = np.asarray(self._head.predict_on_batch(seen), np.float32)[0]
+        small = np.asarray(self._head.predict_on_batch(seen), np.float32)
+        logits = np.asarray(merged_logits(self.model, small, fed.shape[:2], scale))[0]
         return logits[:, ::-1] if mirrored else logits
 
     def _to_be_upsampled(self, logits: np.ndarray, size: Size) -> tuple[Any, Any, Any]:
@@ -285,6 +305,7 @@ def windows_over(side: int, window: int, stride: int) -> list[Window]:
     strides, of which each gives the half that is farther from its own border, where it saw padding instead of picture.
     """
     window = min(window, side)
+    window += (side - window) % stride  # TensorFlow's SAME pads by what is left at a stride: as much as in the image
     shared = window // 3 // stride
     step = max(stride, (window - 1) // stride * stride - shared * stride)
     count = 1 + math.ceil((side - window) / step)
@@ -302,17 +323,41 @@ def windows_over(side: int, window: int, stride: int) -> list[Window]:
     ]
 
 
-def padded_size(height: int, width: int, crop_size: int = 513, stride: int = 16) -> Size:
+def padded_size(height: int, width: int, crop_size: int | None = 513, stride: int = 16) -> Size:
     """What an image of this size is padded to → (height, width), pixels.
 
-    Each side to `crop_size`, or where it is longer to the next multiple of the stride plus one, at which features and
-    pixels have their corners aligned.
+    Each side to `crop_size`, or where it is longer to the next `aligned_size`. Where `crop_size` is None, not at all.
     """
 
     def padded(side: int) -> int:
-        return crop_size if side <= crop_size else math.ceil((side - 1) / stride) * stride + 1
+        if crop_size is None:
+            return side
+        return crop_size if side <= crop_size else aligned_size(side, stride)
 
     return padded(height), padded(width)
+
+
+def aligned_size(side: int, stride: int) -> int:
+    """The next multiple of the stride plus one, at which features and pixels have their corners aligned."""
+    return math.ceil((side - 1) / stride) * stride + 1
+
+
+def crop_size_advice(model: DeepLabV3, crop_size: int | None, flag: str = "--crop-size") -> str | None:
+    """What to say of a square that images are padded to, or cut to for training; None where that is well.
+
+    Only of models that align corners, as the one that was measured: the published DeepLab on MobileNet v2 has an mIoU
+    of 82.6 % on 40 images of VOC's val at 513, and of 74.2 % at 512.
+    """
+    if crop_size is None or model.upsampling != "align-corners":
+        return None
+    stride = model.output_stride
+    better = aligned_size(crop_size, stride)
+    if crop_size == better:
+        return None
+    return (
+        f"warning: {flag} {crop_size} is no multiple of the output stride {stride} plus one: features and pixels do "
+        f"not have their corners aligned, which cost 8 points of mIoU where it was measured; {better} is the next"
+    )
 
 
 def fed_to(model: DeepLabV3, image: np.ndarray, size: Size) -> np.ndarray:

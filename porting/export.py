@@ -81,8 +81,15 @@ def export(
         an Outcome for each format. What was in `out` before is only ever replaced by a good export.
 
     Raises:
-        ExportError: `out` cannot be written to, or holds exports of a model with other classes.
+        ExportError: `out` cannot be written to, or holds exports of a model with other classes; or a format takes a
+            square, and there is no crop size.
     """
+    formats = tuple(formats)
+    if opened.crop_size is None and (square := [name for name in formats if FORMATS[name].square]):
+        raise ExportError(
+            f"--crop-size none: {', '.join(square)} can only take pictures up to one size: name it with --crop-size N, "
+            "or leave them out of --formats"
+        )
     out = Path(out)
     if (out / "config.json").is_file():
         raise ExportError(f"{out}: is a run; export into a folder of its own, or --ckpt {out} would mean the export")

@@ -35,10 +35,10 @@ class Served:
             (N, H, W, classes)}.
         square: tf.function for runtimes that want fixed shapes: uint8 image (1, S, S, 3) with S the crop size, int32
             size (2,) → the same; only the first `size` rows and columns of the image are picture, whatever the others
-            hold counts as padding.
+            hold counts as padding. There is none without a crop size.
     """
 
-    def __init__(self, model: DeepLabV3, crop_size: int) -> None:
+    def __init__(self, model: DeepLabV3, crop_size: int | None) -> None:
         self.model, self.crop_size = model, crop_size
         self._values = folded_values(model)
         images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
@@ -63,6 +63,8 @@ class Served:
 
     def _padded(self, side: tf.Tensor) -> tf.Tensor:
         """`inference.predictor.padded_size` of one side that is not known before the graph runs."""
+        if self.crop_size is None:
+            return side
         stride = self.model.output_stride
         return tf.where(side <= self.crop_size, self.crop_size, (side + stride - 2) // stride * stride + 1)
 
@@ -148,12 +150,14 @@ class Format:
         write: function of (Served, path).
         agreement: the fraction of a picture's pixels whose label must be the model's.
         needs: modules to be installed.
+        square: whether it is `Served.square`, which takes a crop size.
     """
 
     file: str
     write: Callable[[Served, Path], None]
     agreement: float = 0.999
     needs: tuple[str, ...] = ()
+    square: bool = False
 
 
 ONNX, LITE = ("tf2onnx", "onnxruntime"), ("ai_edge_litert",)
@@ -161,8 +165,8 @@ FORMATS = {
     "saved_model": Format(SAVED_MODEL, write_saved_model),
     "pb": Format("model.pb", write_frozen),
     "onnx": Format("model.onnx", write_onnx, needs=ONNX),
-    "tflite": Format("model_float32.tflite", write_tflite, needs=LITE),
-    "tflite_float16": Format("model_float16.tflite", write_tflite_float16, 0.99, LITE),
-    "tflite_dynamic8": Format("model_dynamic8.tflite", write_tflite_dynamic8, 0.97, LITE),
+    "tflite": Format("model_float32.tflite", write_tflite, needs=LITE, square=True),
+    "tflite_float16": Format("model_float16.tflite", write_tflite_float16, 0.99, LITE, square=True),
+    "tflite_dynamic8": Format("model_dynamic8.tflite", write_tflite_dynamic8, 0.97, LITE, square=True),
     "slim": Format("model.ckpt", write_slim, 1.0),
 }

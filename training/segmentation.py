@@ -14,7 +14,7 @@ from engine.options import FIRST_STAGE, Recipe, SegmentationImages, Segmentation
 from engine.run_directory import RunDirectory
 from inference import evaluation, opening
 from inference.metrics import SCORES
-from inference.predictor import ModelPredictor
+from inference.predictor import ModelPredictor, crop_size_advice
 from training.losses import class_weights
 from training.recipe import segmentation_loss
 from training.run import Task, Training, run_training
@@ -69,10 +69,17 @@ def train_segmentation(
         predictor = ModelPredictor(network, val_set.class_names, images.eval_size)
         return lambda: evaluation.prediction_sheet(predictor, val_set, val_set.class_names, 4)
 
+    def build(config: dict[str, Any], batch_norm_decay: float) -> keras.Model:
+        network = opening.build_segmenter(config, batch_norm_decay)
+        for flag, size in {"--crop-size": images.crop_size, "--eval-size": images.eval_size}.items():
+            if advice := crop_size_advice(network, size, flag):
+                print(advice, flush=True)
+        return network
+
     task = Task(
         class_names=train_set.class_names,
         configure=configure,
-        build=opening.build_segmenter,
+        build=build,
         batches=_batches(train_set, images, recipe, workers),
         validator=lambda network, distribution: evaluation.Validator(
             network, val_set, images.eval_size, workers, distribution

@@ -68,12 +68,13 @@ class Images:
         return self.samples[index]
 
 
+@pytest.mark.parametrize("crop_size", [65, None])
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_equals_a_plain_loop_in_numpy(model, tmp_path, batch_size):
+def test_equals_a_plain_loop_in_numpy(model, tmp_path, batch_size, crop_size):
     images = Images(tmp_path, [(40, 60), (65, 65), (33, 50), (90, 40)])  # the last does not fit the crop
     expected, one_by_one = np.zeros((4, 4), np.int64), []
     for image, mask in images.samples:
-        height, width = padded_size(*mask.shape, 65)
+        height, width = padded_size(*mask.shape, crop_size)
         padded = np.full((1, height, width, 3), 127.5, "f")
         padded[0, : mask.shape[0], : mask.shape[1]] = image
         labels = np.asarray(model(padded / 127.5 - 1, training=False)).argmax(-1)[0]
@@ -82,10 +83,10 @@ def test_equals_a_plain_loop_in_numpy(model, tmp_path, batch_size):
         one_by_one.append(cut)
     assert expected.any(0).sum() > 1
     seen = []
-    found = evaluate(model, images, crop_size=65, batch_size=batch_size, progress=seen.append)
+    found = evaluate(model, images, crop_size=crop_size, batch_size=batch_size, progress=seen.append)
     np.testing.assert_array_equal(found, expected)
     assert sum(seen) == 4
-    predictor = ModelPredictor(model, "abcd", crop_size=65)
+    predictor = ModelPredictor(model, "abcd", crop_size=crop_size)
     for index, labels, mask in predicted(predictor, images, batch_size=batch_size):
         assert np.array_equal(labels, one_by_one[index])
         assert np.array_equal(mask, images[index][1])

@@ -6,13 +6,26 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
-from inference.predictor import ModelPredictor, fed_to, mean_probabilities, padded_size, windows_over
+from inference.predictor import (
+    ModelPredictor,
+    crop_size_advice,
+    fed_to,
+    mean_probabilities,
+    merged_logits,
+    padded_size,
+    scaled,
+    seen_at,
+    windows_over,
+)
 from models.deeplab_v3 import DeepLabV3
 from models.layers import UPSAMPLINGS
 from models.resnet import Bottleneck, ResNet
 from models.weight_init import named_variables
 from tests.networks import randomize
+
+DECODER = {"decoder": "plain", "low_level": "block1/unit_1/bottleneck_v2/conv1"}  # of tiny
 
 
 def tiny(**options):
@@ -58,10 +71,12 @@ def plain_probabilities(model, image, crop_size, scales=(1.0,), flip=False):
     padded[:height, :width] = image
     found = []
     for scale in scales:
-        seen = aligned_resize(padded, *(round((side - 1) * scale) + 1 for side in size)) / 127.5 - 1
+        seen = aligned_resize(padded, *(int((side - 1) * scale + 1) for side in size)) / 127.5 - 1
         for turned in (False, True) if flip else (False,):
             fed = seen[:, ::-1] if turned else seen
             logits = np.asarray(model.small_logits(fed[None].astype("f")), np.float64)[0]
+            if scale < 1:  # in two steps, as the authors do
+                logits = aligned_resize(logits, *(-(-side // model.output_stride) for side in size))
             logits = aligned_resize(logits, *size)
             share = np.exp(logits - logits.max(-1, keepdims=True))
             share /= share.sum(-1, keepdims=True)
@@ -75,6 +90,20 @@ def plain_probabilities(model, image, crop_size, scales=(1.0,), flip=False):
 )
 def test_padded_size_is_the_crop_or_the_next_stride_multiple_plus_one(size, expected):
     assert padded_size(*size, 513, 16) == expected
+    assert padded_size(*size, None, 16) == size
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_a_crop_size_that_does_not_align_corners_is_said_to_cost(upsampling):
+    model = tiny(upsampling=upsampling)
+    assert crop_size_advice(model, 513) is crop_size_advice(model, 17) is crop_size_advice(model, None) is None
+    advice = crop_size_advice(model, 512, "--eval-size")
+    if upsampling != "align-corners":
+        assert advice is None
+    else:
+        assert advice.startswith("warning: --eval-size 512 is no multiple of the output stride 16 plus one: ")
+        assert advice.endswith("; 513 is the next")
+        assert crop_size_advice(model, 514).endswith("; 529 is the next")
 
 
 def test_averages_equal_a_loop_over_single_predictions(model):
@@ -93,13 +122,13 @@ def test_averages_equal_a_loop_over_single_predictions(model):
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 def test_one_graph_serves_images_of_many_sizes(upsampling):
     model = tiny(upsampling=upsampling)
-    predictor = ModelPredictor(model, "abcd", crop_size=33, scales=(0.5,))
+    predictor = ModelPredictor(model, "abcd", crop_size=33, scales=(0.5, 0.7))
     traced = []
     for number, size in enumerate([(30, 20), (40, 60), (60, 50)]):
         image = image_of(*size, seed=number)
         found = predictor.probabilities(image)
         traced.append(predictor._probabilities.predict_function.experimental_get_tracing_count())
-        eager = mean_probabilities(model, fed_to(model, image, padded_size(*size, 33))[None], scales=(0.5,))[0]
+        eager = mean_probabilities(model, fed_to(model, image, padded_size(*size, 33))[None], scales=(0.5, 0.7))[0]
         np.testing.assert_allclose(found, np.asarray(eager)[: size[0], : size[1]], atol=1e-5)
     assert traced[-1] == traced[1]
 
@@ -110,6 +139,30 @@ def test_labels_of_a_batch_equal_those_of_single_images(model):
     for image, labels in zip(images, predictor.labels_of(images), strict=True):
         assert labels.dtype == np.uint8
         assert np.array_equal(labels, predictor.labels(image))
+
+
+@pytest.mark.parametrize(
+    ("options", "grid"),
+    [
+        ({}, (5, 6)),
+        (DECODER, (17, 21)),
+        ({"upsampling": "half-pixel"}, (3, 4)),
+        ({"upsampling": "tf1"}, (3, 4)),
+    ],
+)
+def test_logits_of_small_scales_first_get_the_grid_of_scale_one_where_corners_are_aligned(options, grid):
+    model, images = tiny(**options), image_of(65, 82)[None].astype("f")
+    logits = {scale: model.small_logits(seen_at(model, images, scale)) for scale in (0.6, 1.25)}
+    assert merged_logits(model, logits[0.6], (65, 82), 0.6).shape[1:3] == grid
+    assert merged_logits(model, logits[1.25], (65, 82), 1.25) is logits[1.25]
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "expected"), [(513, 0.5, 257), (513, 1.75, 897), (250, 0.75, 187), (82, 0.6, 49), (71, 0.7, 50)]
+)
+def test_a_scaled_side_is_cut_not_rounded_and_the_same_in_a_graph(side, scale, expected):
+    assert scaled(side, scale) == expected
+    assert int(scaled(ops.convert_to_tensor(side), scale)) == expected
 
 
 @pytest.mark.parametrize("side", [1, 40, 64, 65, 66, 80, 129, 130, 1000, 1009])
@@ -124,6 +177,9 @@ def test_windows_give_each_feature_once_and_from_where_it_would_be(side):
         assert inner.start >= 0
         assert inner.stop <= -(-pixels // 16)
         given += kept
+        assert window.seen.stop - window.seen.start == windows[0].seen.stop
+        assert (side - window.seen.stop) % 16 == 0  # so that a stride pads there as it does in the whole image
+    assert windows[-1].seen.stop == side
     assert given == list(range(-(-side // 16)))
     for before, after in itertools.pairwise(windows):  # a third of the window is shared, and cut in the middle
         assert before.seen.stop - after.seen.start > 16
@@ -131,18 +187,19 @@ def test_windows_give_each_feature_once_and_from_where_it_would_be(side):
 
 
 @pytest.mark.parametrize(
-    ("head", "options"),
+    ("network", "crop_size", "options"),
     [
-        ({}, {}),
-        ({}, {"scales": (0.5, 1.0), "flip": True}),
-        ({"decoder": "separable", "low_level": "block1/unit_1/bottleneck_v2/conv1"}, {}),
+        ({}, 257, {}),
+        ({}, 257, {"scales": (0.5, 1.0), "flip": True}),
+        (DECODER, 257, {"scales": (0.5, 1.0)}),
+        (DECODER, None, {}),
     ],
 )
-def test_sliding_window_equals_the_whole_image_away_from_window_borders(head, options):
-    model = tiny(**head)
-    image = image_of(257, 417)
-    whole = ModelPredictor(model, "abcd", crop_size=257, **options).probabilities(image)
-    predictor = ModelPredictor(model, "abcd", crop_size=257, window=257, **options)
+def test_sliding_window_equals_the_whole_image_away_from_window_borders(network, crop_size, options):
+    model = tiny(**network)
+    image = image_of(257, 417) if crop_size else image_of(250, 417)
+    whole = ModelPredictor(model, "abcd", crop_size, **options).probabilities(image)
+    predictor = ModelPredictor(model, "abcd", crop_size, window=257, **options)
     first, second = windows_over(417, 257, 16)
     slid = predictor.probabilities(image)
     np.testing.assert_allclose(slid.sum(-1), 1, atol=1e-5)
