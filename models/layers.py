@@ -266,7 +266,35 @@ class DepthwiseConv2d(Conv2d):
         return (kernel_size, kernel_size, in_channels, 1)
 
     def _convolve(self, x):
-        return ops.depthwise_conv(x, self.kernel, strides=self.stride, padding="same", dilation_rate=self.dilation)
+        if self.padding is None:
+            return _convolve_depthwise(x, self.kernel, self.stride, "same", self.dilation)
+        pad = (self.padding, self.padding)
+        return _convolve_depthwise(ops.pad(x, ((0, 0), pad, pad, (0, 0))), self.kernel, self.stride, "valid", self.dilation)
+
+
+def _convolve_depthwise(x, kernel, stride, padding, dilation):
+    # TensorFlow's own kernel knows no dilation in its gradient; Keras goes through SpaceToBatch, which is right in both.
+    return ops.depthwise_conv(x, kernel, strides=stride, padding=padding, dilation_rate=dilation)
+
+
+def strides_and_dilations(strides, output_stride, reached=1):
+    """What each of some layers has to do so that all together do not stride further than `output_stride`.
+
+    Until that is reached a layer keeps its stride. After that it strides by 1, and what it would have strided by
+    multiplies the dilation of those behind it, not its own: slim's `stack_blocks_dense`.
+
+    strides: of the layers, one after the other; reached: what was strided before them.
+    → [(stride, dilation)] of the layers.
+    """
+    found, dilation = [], 1
+    for stride in strides:
+        dense = reached * stride > output_stride
+        found.append((1 if dense else stride, dilation))
+        if dense:
+            dilation *= stride
+        else:
+            reached *= stride
+    return found
 
 
 def max_pool(x, size, stride):

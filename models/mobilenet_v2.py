@@ -5,7 +5,7 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https:
 
 from keras import ops
 
-from models.layers import Conv2d, DepthwiseConv2d, Module, Network, Scope, classify
+from models.layers import Conv2d, DepthwiseConv2d, Module, Network, Scope, classify, strides_and_dilations
 from models.preprocessing import UNIT_RANGE
 
 # Channels and stride of each inverted residual, at depth multiplier 1 (paper, table 2).
@@ -70,6 +70,7 @@ class MobileNetV2(Network):
     """
 
     preprocessing = UNIT_RANGE
+    low_level = "expanded_conv_2/depthwise"  # of stride 4: what research/deeplab feeds its decoder
 
     def __init__(
         self,
@@ -98,15 +99,14 @@ class MobileNetV2(Network):
         channels = make_divisible(32 * depth_multiplier, divisible_by)
         self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **relu6)
         units = []
-        reached, dilation = 2, 1
-        for index, (width, stride) in enumerate(INVERTED_RESIDUALS):
+        rates = strides_and_dilations([stride for _, stride in INVERTED_RESIDUALS], output_stride, reached=2)
+        for index, ((width, _), (stride, dilation)) in enumerate(zip(INVERTED_RESIDUALS, rates, strict=True)):
             out_channels = make_divisible(width * depth_multiplier, divisible_by)
-            dense = reached * stride > output_stride
             units.append(
                 InvertedResidual(
                     channels,
                     out_channels,
-                    1 if dense else stride,
+                    stride,
                     dilation,
                     expansion=1 if index == 0 else 6,
                     norm=norm,
@@ -114,10 +114,6 @@ class MobileNetV2(Network):
                 )
             )
             channels = out_channels
-            if dense:
-                dilation *= stride
-            else:
-                reached *= stride
         self.units = units
         self.last_conv = None
         if include_last_conv:

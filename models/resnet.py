@@ -92,12 +92,33 @@ class BottleneckV1(Module):
         return ops.relu(shortcut + residual)
 
 
+class LiteBottleneckV1(Module):
+    """Two 3x3 convolutions, with batch norm after each and ReLU after the sum: research/deeplab's ResNet-18 has them."""
+
+    expansion = 1
+    end_point = ""
+
+    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+        super().__init__(name="lite_bottleneck_v1")
+        self.stride = stride
+        self.shortcut = (
+            None if in_channels == width else conv1x1(in_channels, width, stride, batch_norm=norm, name="shortcut")
+        )
+        self.conv1 = conv3x3(in_channels, width, dilation=dilation, batch_norm=norm, activation=ops.relu, name="conv1")
+        self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, name="conv2")
+
+    def call(self, x):
+        residual = self.conv2(self.conv1(x))
+        shortcut = self.shortcut(x) if self.shortcut else subsample(x, self.stride)
+        return ops.relu(shortcut + residual)
+
+
 class ResNet(Network):
     """Root convolution, four blocks of residual units, and, when asked, slim's classifier.
 
     Args:
         name: slim's scope, and so the first part of every variable's name.
-        block: BasicBlock, Bottleneck or BottleneckV1.
+        block: BasicBlock, Bottleneck, BottleneckV1 or LiteBottleneckV1.
         units: how many units each of the four blocks has.
         num_classes: outputs of the `logits` convolution over the globally pooled features; None for the features.
         output_stride: input size over feature size: 4, 8, 16 or 32. Below 32, the units that would have strided
@@ -106,6 +127,8 @@ class ResNet(Network):
             None for none.
         batch_norm_decay: of the moving statistics; slim's 0.997.
         width: channels of the root convolution; the blocks follow.
+        root: channels of the three 3x3 convolutions that research/deeplab's "beta" nets have in place of the 7x7 one;
+            these nets are fed [-1, 1]. None for the 7x7.
 
     Call: images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`), after
     postnorm and ReLU for v2; or logits (N, num_classes).
@@ -121,6 +144,7 @@ class ResNet(Network):
         multi_grid=None,
         batch_norm_decay=0.997,
         width=64,
+        root=None,
     ):
         super().__init__(name=name)
         if output_stride not in (4, 8, 16, 32):
@@ -129,26 +153,39 @@ class ResNet(Network):
             raise ValueError(
                 f"multi_grid needs one factor for each of block4's {units[3]} units. Received: {multi_grid}"
             )
-        is_v1 = block is BottleneckV1
-        self.preprocessing = MEAN_SUBTRACTED if is_v1 else UNIT_RANGE
+        is_v1 = block in (BottleneckV1, LiteBottleneckV1)
+        self.preprocessing = MEAN_SUBTRACTED if is_v1 and not root else UNIT_RANGE
         self.backbone_scope = name
         self.head_scopes = (f"{name}/logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.norm = {"epsilon": 1e-5, "decay": batch_norm_decay}
 
-        self.stride, self.dilation, self.channels = 4, 1, width
-        root = {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {}
-        self.conv1 = Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **root)
+        self.root = self._make_root(width, root, {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {})
+        self.stride, self.dilation, self.channels = 4, 1, root[-1] if root else width
         self.block1 = self._make_block("block1", block, width, units[0], stride=2)
         self.block2 = self._make_block("block2", block, 2 * width, units[1], stride=2)
         self.block3 = self._make_block("block3", block, 4 * width, units[2], stride=2)
         self.block4 = self._make_block("block4", block, 8 * width, units[3], stride=1, multi_grid=multi_grid)
         self.out_channels = self.channels
+        # What research/deeplab feeds a decoder: of stride 4, so before block1's last unit, which strides.
+        last = "conv3" if block.expansion > 1 else "conv2"
+        self.low_level = f"block1/unit_{units[0] - 1}/{self.block1.layers[0].layers[0].name}/{last}"
         self.postnorm = None if is_v1 else BatchNorm(self.channels, activation=ops.relu, name="postnorm", **self.norm)
         if self.postnorm:
             self.postnorm.end_point = ""
         self.logits = None if num_classes is None else conv1x1(self.channels, num_classes, name="logits")
+
+    @staticmethod
+    def _make_root(width, channels, options):
+        if not channels:
+            return [Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **options)]
+        first, second, third = channels
+        return [
+            conv3x3(3, first, stride=2, name="conv1_1", **options),
+            conv3x3(first, second, name="conv1_2", **options),
+            conv3x3(second, third, name="conv1_3", **options),
+        ]
 
     def _make_block(self, name, block, width, units, stride, multi_grid=None):
         layers = []
@@ -167,9 +204,17 @@ class ResNet(Network):
                 self.stride *= unit_stride
         return Scope(name, layers, end_point="")
 
+    @property
+    def conv1(self):
+        """The convolution that sees the images."""
+        return self.root[0]
+
     def raw_features(self, images):
         """block4's output (N, h, w, C); for v2 the sum before postnorm and ReLU."""
-        x = max_pool(self.conv1(images), 3, stride=2)
+        x = images
+        for convolution in self.root:
+            x = convolution(x)
+        x = max_pool(x, 3, stride=2)
         return self.block4(self.block3(self.block2(self.block1(x))))
 
     def features(self, images):
@@ -224,3 +269,19 @@ def resnet_v1_101(**kwargs):
 
 def resnet_v1_152(**kwargs):
     return _resnet("resnet_v1_152", BottleneckV1, (3, 8, 36, 3), **kwargs)
+
+
+def resnet_v1_18(**kwargs):
+    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), **kwargs)
+
+
+def resnet_v1_18_beta(**kwargs):
+    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), root=(16, 16, 32), **kwargs)
+
+
+def resnet_v1_50_beta(**kwargs):
+    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), root=(64, 64, 128), **kwargs)
+
+
+def resnet_v1_101_beta(**kwargs):
+    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), root=(64, 64, 128), **kwargs)
