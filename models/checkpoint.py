@@ -7,13 +7,15 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from errors import UserError
-from models.frozen_graph import FrozenGraph
+from models.frozen_graph import weights_of
 
 _V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
@@ -28,7 +30,7 @@ class CheckpointError(UserError, ValueError):
 class Checkpoint:
     """An open checkpoint: `shapes` {name: tuple} and `dtypes` {name: NumPy-like name} at once, tensors on request."""
 
-    def __init__(self, path, prefix):
+    def __init__(self, path: str | os.PathLike, prefix: str | os.PathLike) -> None:
         from tensorflow.compat.v1.train import NewCheckpointReader
 
         self.path, self.prefix = str(path), str(prefix)
@@ -39,7 +41,7 @@ class Checkpoint:
             self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
             self.dtypes = {name: d.name for name, d in self._reader.get_variable_to_dtype_map().items()}
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         """The array stored under `name`; CheckpointError when the file is damaged there."""
         if name not in self.shapes:
             raise CheckpointError(f"{self.path}: no variable {name!r} in this checkpoint")
@@ -61,19 +63,46 @@ class Checkpoint:
             ) from error
 
 
+class FrozenGraph:
+    """A frozen graph as an open checkpoint: the constants that were its variables."""
+
+    def __init__(self, path: Path) -> None:
+        from tensorflow import as_dtype
+
+        self.path = self.prefix = str(path)
+        if (path.parent / "variables").is_dir():
+            raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
+        try:
+            self._tensors = weights_of(path.read_bytes())
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        self.shapes = {name: tuple(dim.size for dim in t.tensor_shape.dim) for name, t in self._tensors.items()}
+        self.dtypes = {name: as_dtype(tensor.dtype).name for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """The array that the constant holds; CheckpointError where there is none of this name."""
+        from tensorflow import make_ndarray
+
+        if name not in self._tensors:
+            raise CheckpointError(f"{self.path}: no variable {name!r} in this graph")
+        return make_ndarray(self._tensors[name])
+
+
 def _cause(error):
     """The first line of what an exception says: TensorFlow's and tarfile's go on with what helps nobody."""
     lines = str(getattr(error, "message", None) or error).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__
 
 
-def is_object_based(names):
+def is_object_based(names: Iterable[str]) -> bool:
     """Whether the names are those that tf.train.Checkpoint gives: paths of Python attributes, not variable names."""
     return any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names)
 
 
 @contextmanager
-def open_checkpoint(path, names_only=False):
+def open_checkpoint(path: Any, names_only: bool = False) -> Iterator[Any]:
     """Opens what a user may name: a V2 prefix (or one of its files), a V1 file, a `.tar.gz` as published, a directory,
     or the `.pb` of a frozen graph, whose constants are one.
 
@@ -88,7 +117,7 @@ def open_checkpoint(path, names_only=False):
         return
     path = Path(os.path.expanduser(path))
     if path.suffix == ".pb":
-        yield _open_frozen(path)
+        yield FrozenGraph(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         if path.name.endswith((".tar.gz", ".tgz", ".tar")):
@@ -98,19 +127,7 @@ def open_checkpoint(path, names_only=False):
         yield Checkpoint(path, prefix)
 
 
-def _open_frozen(path):
-    """A frozen graph's constants; CheckpointError where there are none."""
-    if (path.parent / "variables").is_dir():
-        raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
-    try:
-        return FrozenGraph(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def find_prefix(path, names_only=False):
+def find_prefix(path: str | os.PathLike, names_only: bool = False) -> Path:
     """The name TensorFlow wants for the checkpoint a user named `path`; CheckpointError when there is none.
 
     names_only: an `.index` alone is one.
@@ -198,7 +215,7 @@ def _unpack(archive, folder):
         raise CheckpointError(f"{archive}: in it, {str(error).replace(f'{folder}/', '')}") from error
 
 
-def write_checkpoint(prefix, tensors):
+def write_checkpoint(prefix: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
     """Writes {name: array} as a name-based V2 checkpoint that a TF1 `Saver` restores.
 
     The files are written beside and renamed, the index last: a checkpoint is there whole or not at all.

@@ -1,5 +1,6 @@
 """Batch norm taken into the convolution before it: the same numbers with one operation less."""
 
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import keras
@@ -9,7 +10,7 @@ from keras import ops
 from models.layers import Conv2d, DepthwiseConv2d, batch_norm_folded
 
 
-def folded_values(model):
+def folded_values(model: keras.Model) -> dict[str, np.ndarray]:
     """The values with which `model`, called within `layers.batch_norm_folded`, computes what it does in inference.
 
     Kernels are multiplied by what their batch norm multiplies with, and its beta becomes the bias. A batch norm that
@@ -33,7 +34,7 @@ def folded_values(model):
 
 
 @contextmanager
-def folded_constants(model, values):
+def folded_constants(model: keras.Model, values: Mapping[str, np.ndarray]) -> Iterator[None]:
     """Within it, `model` computes with `folded_values` as constants of the graph that is traced: its runtime can
     prepare them once, where those of variables are prepared in every call."""
     constants = [

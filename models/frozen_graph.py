@@ -1,15 +1,12 @@
-"""A frozen graph's constants are a checkpoint: what were variables before `convert_variables_to_constants`, by name."""
+"""A frozen graph's weights: what were variables before they were made constants, under the variables' names."""
 
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 LEAVES = {
     *("weights", "depthwise_weights", "pointwise_weights", "biases"),
     *("gamma", "beta", "moving_mean", "moving_variance"),
 }
-_PLAIN_LEAVES = {"kernel", "bias"}  # of tf.layers, as one of the public DeepLabs has its head
+PLAIN_LEAVES = {"kernel", "bias"}  # of tf.layers, as one of the public DeepLabs has its head
 
 
 def variable_name(node: Any) -> str:
@@ -22,31 +19,17 @@ def is_weight(node: Any, leaves: set[str] = LEAVES) -> bool:
     return node.op == "Const" and variable_name(node).rpartition("/")[2] in leaves
 
 
-class FrozenGraph:
-    """The constants of a GraphDef as an open checkpoint: `shapes` and `dtypes` at once, arrays on request.
+def weights_of(content: bytes) -> dict[str, Any]:
+    """{name: TensorProto} of the weights in a serialized GraphDef; ValueError where it is none, or has none."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework.graph_pb2 import GraphDef
 
-    Raises ValueError where the file cannot be parsed, or holds no constant of a variable's name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import tensorflow as tf
-        from google.protobuf.message import DecodeError
-
-        self.path = self.prefix = str(path)
-        try:
-            graph = tf.compat.v1.GraphDef.FromString(path.read_bytes())
-        except DecodeError as error:
-            raise ValueError("cut short, damaged, or no frozen graph") from error
-        leaves = LEAVES | _PLAIN_LEAVES
-        self._nodes = {variable_name(node): node for node in graph.node if is_weight(node, leaves)}
-        if not self._nodes:
-            raise ValueError("no weights under variables' names in it; if it was not frozen, give its checkpoint")
-        tensors = {name: node.attr["value"].tensor for name, node in sorted(self._nodes.items())}
-        self.shapes = {name: tuple(dim.size for dim in t.tensor_shape.dim) for name, t in tensors.items()}
-        self.dtypes = {name: tf.as_dtype(t.dtype).name for name, t in tensors.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        """The array that is stored under `name`; KeyError where there is none."""
-        import tensorflow as tf
-
-        return tf.make_ndarray(self._nodes[name].attr["value"].tensor)
+    try:
+        graph = GraphDef.FromString(content)
+    except DecodeError as error:
+        raise ValueError("cut short, damaged, or no frozen graph") from error
+    leaves = LEAVES | PLAIN_LEAVES
+    found = {variable_name(node): node.attr["value"].tensor for node in graph.node if is_weight(node, leaves)}
+    if not found:
+        raise ValueError("no weights under variables' names in it; if it was not frozen, give its checkpoint")
+    return dict(sorted(found.items()))

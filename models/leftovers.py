@@ -1,11 +1,12 @@
 """Nothing loads into a network it was not trained in: what a checkpoint lacks, and what a network leaves of it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from models.checkpoint import CheckpointError
 from models.scopes import check_scopes, clean_scopes, first_match
-from models.weight_init import LOADED, MISMATCH, MISSING, UNUSED, Entry, Report
+from models.weight_init import LOADED, MISMATCH, UNUSED, Entry, Report
 
 _SHOWN = 4
 # What a leftover is a part of, by its name; for people.
@@ -33,7 +34,7 @@ def leftovers(report: Report, allow_unused: Iterable[str] = ()) -> list[Entry]:
     """
     scopes = clean_scopes(allow_unused)
     check_scopes(scopes, [entry.source for entry in report.entries if entry.source], "allow-unused scope")
-    return [entry for entry in report.of(UNUSED) if not entry.why and not first_match(entry.source, scopes)]
+    return [entry for entry in report.of(UNUSED) if not entry.why and not first_match(entry.name, scopes)]
 
 
 def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
@@ -42,33 +43,45 @@ def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
     Args:
         allow_unused: as in `leftovers`.
     """
-    absent = report.of(MISSING) + report.of(MISMATCH)
+    absent = report.absent()
     if absent:
+        named = _some(_with(entry.name, _misfit(report, entry)) for entry in absent)
         raise CheckpointError(
-            f"{report.checkpoint}: {len(absent)} of the model's variables are not in it: "
-            f"{_some(f'{entry.variable} ({report.reason(entry) or entry.status})' for entry in absent)}"
+            f"{report.checkpoint}: {len(absent)} of the model's variables are not in it: {named}"
             f"{_fragments(report, absent)}\n{report}"
         )
     left = leftovers(report, allow_unused)
     if left:
-        scopes = sorted({entry.source.split("/")[0] for entry in left})
+        scopes = sorted({entry.name.split("/")[0] for entry in left})
         raise CheckpointError(
-            f"{report.checkpoint}: {len(left)} of its variables have no place in this network: "
-            f"{_some(f'{entry.source} ({part_of(entry.source)})' for entry in left)}. A network that was trained with "
-            f"them computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n{report}"
+            f"{report.checkpoint}: this network has no place for {len(left)} of its variables: "
+            f"{_some(_with(entry.name, part_of(entry.name)) for entry in left)}. A network that was trained with them "
+            f"computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n{report}"
         )
+
+
+def _misfit(report: Report, entry: Entry) -> str:
+    """How a variable that is in the checkpoint does not fit."""
+    return report.reason(entry) if entry.status == MISMATCH else ""
+
+
+def _with(name: str, words: str) -> str:
+    return f"{name} ({words})" if words else name
 
 
 def _fragments(report: Report, absent: list[Entry]) -> str:
     """What is there of those parts of the model that are mostly absent."""
-    scopes = {entry.variable.split("/")[0] for entry in absent}
-    loaded = report.of(LOADED)
     texts = []
-    for scope in sorted(scopes):
-        there = [entry.source for entry in loaded if entry.variable.split("/")[0] == scope]
-        if there and len(there) < sum(entry.variable.split("/")[0] == scope for entry in absent):
-            texts.append(f"; all it has of {scope} is {_some(there)}")
+    for part, count in sorted(Counter(_part(entry) for entry in absent).items()):
+        there = [entry.source or "" for entry in report.of(LOADED) if _part(entry) == part]
+        if 0 < len(there) < count:
+            texts.append(f"; all it has of {part} is {_some(there)}")
     return "".join(texts)
+
+
+def _part(entry: Entry) -> str:
+    """The first scope of a variable of the model."""
+    return (entry.variable or "").split("/")[0]
 
 
 def _some(texts: Iterable[str]) -> str:

@@ -3,9 +3,21 @@
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381.
 """
 
+from collections.abc import Mapping
+
 from keras import ops
 
-from models.layers import Conv2d, DepthwiseConv2d, Module, Network, Scope, classify, strides_and_dilations
+from models.layers import (
+    Conv2d,
+    DepthwiseConv2d,
+    Module,
+    Network,
+    Scope,
+    Tensor,
+    classify,
+    serializable,
+    strides_and_dilations,
+)
 from models.preprocessing import UNIT_RANGE
 
 # Channels and stride of each inverted residual, at depth multiplier 1 (paper, table 2).
@@ -20,7 +32,7 @@ INVERTED_RESIDUALS = (
 )
 
 
-def make_divisible(channels, divisor=8):
+def make_divisible(channels: float, divisor: int = 8) -> int:
     """The multiple of `divisor` nearest to `channels`, never more than 10 % below it: slim's rounding."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
@@ -31,7 +43,17 @@ class InvertedResidual(Module):
 
     end_point = "output"
 
-    def __init__(self, in_channels, out_channels, stride, dilation, expansion, *, norm, name):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        dilation: int,
+        expansion: int,
+        *,
+        norm: Mapping[str, float],
+        name: str,
+    ):
         super().__init__(name=name)
         self.residual = stride == 1 and in_channels == out_channels
         channels = in_channels if expansion == 1 else make_divisible(in_channels * expansion)
@@ -48,25 +70,30 @@ class InvertedResidual(Module):
             channels, out_channels, 1, batch_norm=norm, name="project", end_point="../projection_output"
         )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, ceil(h / stride), ceil(w / stride), out_channels)."""
         expanded = self.expand(x) if self.expand else x
         projected = self.project(self.depthwise(expanded))
         return x + projected if self.residual else projected
 
 
+@serializable
 class MobileNetV2(Network):
     """Root convolution, seventeen inverted residuals, and on request the last 1x1 convolution and the classifier.
 
     Args:
         num_classes: outputs of the classifier; None for features.
         output_stride: 8, 16 or 32: beyond it units dilate instead of striding.
-        depth_multiplier: 0.35 … 1.4, on all channels; the last convolution is never under 1280 (as published).
+        depth_multiplier: over 0, published 0.35 … 1.4, on all channels; the last convolution is never under 1280.
         include_last_conv: whether `Conv_1` exists; DeepLab's backbone ends before it. A classifier needs it.
-        batch_norm_decay: of the moving statistics; slim's 0.997.
+        batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         divisible_by: channels are rounded to multiples of it: 8 in slim's classifiers; 1 in research/deeplab where the
             depth multiplier is not 1. What a unit expands to is a multiple of 8 in both.
 
-    Call: images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or logits (N, num_classes).
+    Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
+    (N, num_classes).
+
+    Raises ValueError for another output stride, a classifier without `Conv_1`, and images of another type or shape.
     """
 
     preprocessing = UNIT_RANGE
@@ -74,19 +101,27 @@ class MobileNetV2(Network):
 
     def __init__(
         self,
-        name="MobilenetV2",
-        num_classes=None,
-        output_stride=32,
-        depth_multiplier=1.0,
-        include_last_conv=True,
-        batch_norm_decay=0.997,
-        divisible_by=8,
+        name: str = "MobilenetV2",
+        num_classes: int | None = None,
+        output_stride: int = 32,
+        depth_multiplier: float = 1.0,
+        include_last_conv: bool = True,
+        batch_norm_decay: float = 0.997,
+        divisible_by: int = 8,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
         if num_classes is not None and not include_last_conv:
             raise ValueError(f"without Conv_1 there is no classifier. Received: num_classes={num_classes}")
+        self.options = {
+            "num_classes": num_classes,
+            "output_stride": output_stride,
+            "depth_multiplier": depth_multiplier,
+            "include_last_conv": include_last_conv,
+            "batch_norm_decay": batch_norm_decay,
+            "divisible_by": divisible_by,
+        }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
@@ -125,21 +160,53 @@ class MobileNetV2(Network):
         if num_classes is not None:
             self.classifier = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
         x = self.root(images)
         for unit in self.units:
             x = unit(x)
         return self.last_conv(x) if self.last_conv else x
 
-    raw_features = features
+    def raw_features(self, images: Tensor) -> Tensor:
+        """The same as `features`: nothing stands between the last unit and the head."""
+        return self.features(images)
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
+        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
         return classify(x, self.classifier) if self.classifier else x
 
 
-def mobilenet_v2(**kwargs):
-    net = MobileNetV2(**kwargs)
+def mobilenet_v2(
+    *,
+    num_classes: int | None = None,
+    output_stride: int = 32,
+    depth_multiplier: float = 1.0,
+    include_last_conv: bool = True,
+    batch_norm_decay: float = 0.997,
+    divisible_by: int = 8,
+    name: str = "MobilenetV2",
+) -> MobileNetV2:
+    """Builds MobileNet v2 (paper, table 2; slim's `mobilenet_v2.mobilenet`); its variables exist at once.
+
+    Args:
+        num_classes: outputs of slim's classifier, background included where there is one (1001); None: features.
+        output_stride: input size over feature size: 8, 16 or 32; units beyond it dilate instead of striding.
+        depth_multiplier: on all channels, over 0; published are 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.
+        include_last_conv: whether there is a `Conv_1`; DeepLab's backbone ends before it, a classifier needs it.
+        batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        divisible_by: what channels are multiples of: 8 in slim's classifiers; 1 in research/deeplab where the depth
+            multiplier is not 1.
+        name: slim's scope, the first part of every variable's name.
+
+    Returns:
+        MobileNetV2: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, C), or logits (N, num_classes).
+
+    Raises:
+        ValueError: another output stride, or a classifier without `Conv_1`.
+    """
+    net = MobileNetV2(
+        name, num_classes, output_stride, depth_multiplier, include_last_conv, batch_norm_decay, divisible_by
+    )
     net.build()
     return net

@@ -3,26 +3,41 @@
 Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from keras import ops
 
-from models.layers import Conv2d, DepthwiseConv2d, Module, Network, Scope, classify, strides_and_dilations
+from models.layers import (
+    Conv2d,
+    DepthwiseConv2d,
+    Module,
+    Network,
+    Scope,
+    Tensor,
+    classify,
+    serializable,
+    strides_and_dilations,
+    with_options_of,
+)
 from models.mobilenet_v2 import make_divisible
 from models.preprocessing import UNIT_RANGE
 
 
-def hard_swish(x):
+def hard_swish(x: Tensor) -> Tensor:
     """x · sigmoid(x), of straight lines (paper, section 5.2)."""
     return x * ops.relu6(x + 3.0) * (1 / 6)
 
 
-def hard_sigmoid(x):
+def hard_sigmoid(x: Tensor) -> Tensor:
     """A gate of straight lines; 0.16667 and not 1/6, as the checkpoints were trained with it."""
     return ops.relu6(x + 3.0) * 0.16667
 
 
 RE, HS = ops.relu, hard_swish
 # Kernel, expanded channels, channels, squeeze-and-excite, activation, stride (paper, tables 1 and 2).
-LARGE = (
+Unit = tuple[int, int, int, bool, Callable[[Tensor], Tensor], int]
+LARGE: tuple[Unit, ...] = (
     (3, 16, 16, False, RE, 1),
     (3, 64, 24, False, RE, 2),
     (3, 72, 24, False, RE, 1),
@@ -39,7 +54,7 @@ LARGE = (
     (5, 960, 160, True, HS, 1),
     (5, 960, 160, True, HS, 1),
 )
-SMALL = (
+SMALL: tuple[Unit, ...] = (
     (3, 16, 16, True, RE, 2),
     (3, 72, 24, False, RE, 2),
     (3, 88, 24, False, RE, 1),
@@ -54,10 +69,19 @@ SMALL = (
 )
 
 
-def for_segmentation(units):
-    """The last three units with half the channels (paper, section 6.4), the first input of them aside."""
-    halved = [(k, expanded // 2, channels // 2, *rest) for k, expanded, channels, *rest in units[-3:]]
+def for_segmentation(units: tuple[Unit, ...]) -> tuple[Unit, ...]:
+    """The last three units with half the channels (paper, section 6.4)."""
+    halved = [(kernel, expanded // 2, channels // 2, *rest) for kernel, expanded, channels, *rest in units[-3:]]
     return (*units[:-3], *halved)
+
+
+# Units, channels of `Conv_2` where there is a classifier, what Lite R-ASPP takes at stride 8.
+KINDS: dict[str, tuple[tuple[Unit, ...], int | None, str]] = {
+    "large": (LARGE, 1280, "expanded_conv_5/depthwise"),
+    "small": (SMALL, 1024, "expanded_conv_2/depthwise"),
+    "large_seg": (for_segmentation(LARGE), None, "expanded_conv_5/depthwise"),
+    "small_seg": (for_segmentation(SMALL), None, "expanded_conv_2/depthwise"),
+}
 
 
 class SqueezeExcite(Module):
@@ -65,13 +89,14 @@ class SqueezeExcite(Module):
 
     end_point = ""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         super().__init__(name="squeeze_excite")
         squeezed = make_divisible(channels / 4)
         self.squeeze = Conv2d(channels, squeezed, 1, activation=ops.relu, name="Conv")
         self.excite = Conv2d(squeezed, channels, 1, activation=hard_sigmoid, name="Conv_1")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, channels) → the same."""
         return x * self.excite(self.squeeze(ops.mean(x, axis=(1, 2), keepdims=True)))
 
 
@@ -82,22 +107,22 @@ class InvertedResidual(Module):
 
     def __init__(
         self,
-        in_channels,
-        expanded,
-        out_channels,
-        stride,
-        dilation,
+        in_channels: int,
+        expanded: int,
+        out_channels: int,
+        stride: int,
+        dilation: int,
         *,
-        kernel_size,
-        activation,
-        norm,
-        name,
-        squeeze_excite=False,
-        residual=True,
+        kernel_size: int,
+        activation: Callable[[Tensor], Tensor],
+        norm: Mapping[str, float],
+        name: str,
+        squeeze_excite: bool = False,
+        residual: bool = True,
     ):
         super().__init__(name=name)
         self.residual = residual and stride == 1 and in_channels == out_channels
-        options = {"batch_norm": norm, "activation": activation}
+        options: dict[str, Any] = {"batch_norm": norm, "activation": activation}
         self.expand = None
         if expanded != in_channels:
             self.expand = Conv2d(in_channels, expanded, 1, name="expand", end_point="../expansion_output", **options)
@@ -109,7 +134,8 @@ class InvertedResidual(Module):
             expanded, out_channels, 1, batch_norm=norm, name="project", end_point="../projection_output"
         )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, h / stride, w / stride, out_channels)."""
         residual = self.depthwise(self.expand(x) if self.expand else x)
         if self.squeeze_excite:
             residual = self.squeeze_excite(residual)
@@ -117,43 +143,48 @@ class InvertedResidual(Module):
         return x + residual if self.residual else residual
 
 
+@serializable
 class MobileNetV3(Network):
     """Root convolution, inverted residuals, the last 1x1 convolution, and on request the classifier.
 
     Args:
-        units: LARGE, SMALL, or one of these `for_segmentation`.
-        last_channels: of `Conv_2`, which has no batch norm and comes after the pooling; None where there is no
-            classifier in slim.
-        low_level: the layer whose output MobileNet v3's segmentation head takes at stride 8.
-        num_classes: outputs of the classifier; None for features.
+        kind: of KINDS.
+        num_classes: outputs of the classifier, which the nets for segmentation have not; None for features.
         output_stride: 8, 16 or 32: beyond it units dilate instead of striding.
-        batch_norm_decay: of the moving statistics; slim's 0.997.
+        batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
 
-    Call: images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or logits (N, num_classes).
+    Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
+    (N, num_classes).
+
+    Raises ValueError for another output stride, and images of another type or shape.
     """
 
     preprocessing = UNIT_RANGE
 
     def __init__(
         self,
-        units,
-        last_channels,
-        low_level,
-        name="MobilenetV3",
-        num_classes=None,
-        output_stride=32,
-        batch_norm_decay=0.997,
+        kind: str,
+        name: str = "MobilenetV3",
+        num_classes: int | None = None,
+        output_stride: int = 32,
+        batch_norm_decay: float = 0.997,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
+        units, last_channels, self.low_level = KINDS[kind]
         if num_classes is not None and last_channels is None:
             raise ValueError(f"the nets for segmentation have no classifier. Received: num_classes={num_classes}")
+        self.options = {
+            "kind": kind,
+            "num_classes": num_classes,
+            "output_stride": output_stride,
+            "batch_norm_decay": batch_norm_decay,
+        }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
-        self.low_level = low_level
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         swish = {"batch_norm": norm, "activation": hard_swish}
 
@@ -181,41 +212,72 @@ class MobileNetV3(Network):
         self.out_channels = 6 * channels
         self.last_conv = Conv2d(channels, self.out_channels, 1, name="Conv_1", **swish)
         self.pooled_conv = self.classifier = None
-        if num_classes is not None:
+        if last_channels is not None and num_classes is not None:
             self.pooled_conv = Conv2d(self.out_channels, last_channels, 1, activation=hard_swish, name="Conv_2")
             self.classifier = Scope("Logits", [Conv2d(last_channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
         x = self.root(images)
         for unit in self.units:
             x = unit(x)
         return self.last_conv(x)
 
-    raw_features = features
+    def raw_features(self, images: Tensor) -> Tensor:
+        """The same as `features`: nothing stands between the last unit and the head."""
+        return self.features(images)
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
+        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
         return classify(x, lambda pooled: self.classifier(self.pooled_conv(pooled))) if self.classifier else x
 
 
-def _mobilenet_v3(units, last_channels, low_level, **kwargs):
-    net = MobileNetV3(units, last_channels, low_level, **kwargs)
+def _mobilenet_v3(
+    kind: str,
+    *,
+    num_classes: int | None = None,
+    output_stride: int = 32,
+    batch_norm_decay: float = 0.997,
+    name: str = "MobilenetV3",
+) -> MobileNetV3:
+    """Args:
+        num_classes: outputs of slim's classifier, background included where there is one (1001); None: features.
+        output_stride: input size over feature size: 8, 16 or 32; units beyond it dilate instead of striding.
+        batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        name: slim's scope, the first part of every variable's name.
+
+    Returns:
+        MobileNetV3, its variables there: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, C), or logits
+        (N, num_classes).
+
+    Raises:
+        ValueError: another output stride, or a classifier on a net for segmentation.
+    """
+    net = MobileNetV3(kind, name, num_classes, output_stride, batch_norm_decay)
     net.build()
     return net
 
 
-def mobilenet_v3_large(**kwargs):
-    return _mobilenet_v3(LARGE, 1280, "expanded_conv_5/depthwise", **kwargs)
+@with_options_of(_mobilenet_v3)
+def mobilenet_v3_large(**options: Any) -> MobileNetV3:
+    """MobileNet v3 large (paper, table 1; slim's `mobilenet_v3.large`)."""
+    return _mobilenet_v3("large", **options)
 
 
-def mobilenet_v3_small(**kwargs):
-    return _mobilenet_v3(SMALL, 1024, "expanded_conv_2/depthwise", **kwargs)
+@with_options_of(_mobilenet_v3)
+def mobilenet_v3_small(**options: Any) -> MobileNetV3:
+    """MobileNet v3 small (paper, table 2; slim's `mobilenet_v3.small`)."""
+    return _mobilenet_v3("small", **options)
 
 
-def mobilenet_v3_large_seg(**kwargs):
-    return _mobilenet_v3(for_segmentation(LARGE), None, "expanded_conv_5/depthwise", **kwargs)
+@with_options_of(_mobilenet_v3)
+def mobilenet_v3_large_seg(**options: Any) -> MobileNetV3:
+    """MobileNet v3 large for segmentation: no classifier (research/deeplab's `mobilenet_v3_large_seg`)."""
+    return _mobilenet_v3("large_seg", **options)
 
 
-def mobilenet_v3_small_seg(**kwargs):
-    return _mobilenet_v3(for_segmentation(SMALL), None, "expanded_conv_2/depthwise", **kwargs)
+@with_options_of(_mobilenet_v3)
+def mobilenet_v3_small_seg(**options: Any) -> MobileNetV3:
+    """MobileNet v3 small for segmentation: no classifier (research/deeplab's `mobilenet_v3_small_seg`)."""
+    return _mobilenet_v3("small_seg", **options)

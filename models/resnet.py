@@ -7,27 +7,46 @@ He et al., "Identity Mappings in Deep Residual Networks" (v2, https://arxiv.org/
 Learning for Image Recognition" (v1, https://arxiv.org/abs/1512.03385).
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
 from keras import ops
 
-from models.layers import BatchNorm, Conv2d, Module, Network, Scope, classify, max_pool, subsample
+from models.layers import (
+    BatchNorm,
+    Conv2d,
+    Module,
+    Network,
+    Scope,
+    Tensor,
+    classify,
+    max_pool,
+    serializable,
+    subsample,
+    with_options_of,
+)
 from models.preprocessing import MEAN_SUBTRACTED, UNIT_RANGE
 
 
-def conv1x1(in_channels, out_channels, stride=1, **kwargs):
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, **kwargs: Any) -> Conv2d:
+    """A 1x1 `Conv2d`."""
     return Conv2d(in_channels, out_channels, 1, stride, **kwargs)
 
 
-def conv3x3(in_channels, out_channels, stride=1, dilation=1, **kwargs):
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, **kwargs: Any) -> Conv2d:
+    """A 3x3 `Conv2d` that pads by hand where it strides (slim's `conv2d_same`)."""
     return Conv2d(in_channels, out_channels, 3, stride, dilation, fixed_padding=True, **kwargs)
 
 
+@serializable
 class BasicBlock(Module):
     """Two 3x3 convolutions, pre-activated. slim publishes none; named and strided as its bottleneck_v2."""
 
     expansion = 1
     end_point = ""
 
-    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, *, norm: Mapping[str, float]):
         super().__init__(name="basic_block_v2")
         self.stride = stride
         self.preact = BatchNorm(in_channels, activation=ops.relu, name="preact", **norm)
@@ -35,20 +54,22 @@ class BasicBlock(Module):
         self.conv1 = conv3x3(in_channels, width, dilation=dilation, batch_norm=norm, activation=ops.relu, name="conv1")
         self.conv2 = conv3x3(width, width, stride, dilation, name="conv2")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, h / stride, w / stride, width * expansion)."""
         preact = self.preact(x)
         residual = self.conv2(self.conv1(preact))
         shortcut = self.shortcut(preact) if self.shortcut else subsample(x, self.stride)
         return shortcut + residual
 
 
+@serializable
 class Bottleneck(Module):
     """1x1, 3x3, 1x1, with batch norm and ReLU before each (paper v2, fig. 4e; slim's `bottleneck_v2`)."""
 
     expansion = 4
     end_point = ""
 
-    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, *, norm: Mapping[str, float]):
         super().__init__(name="bottleneck_v2")
         out_channels = width * self.expansion
         self.stride = stride
@@ -60,20 +81,22 @@ class Bottleneck(Module):
         self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, activation=ops.relu, name="conv2")
         self.conv3 = conv1x1(width, out_channels, name="conv3")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, h / stride, w / stride, width * expansion)."""
         preact = self.preact(x)
         residual = self.conv3(self.conv2(self.conv1(preact)))
         shortcut = self.shortcut(preact) if self.shortcut else subsample(x, self.stride)
         return shortcut + residual
 
 
+@serializable
 class BottleneckV1(Module):
     """1x1, 3x3, 1x1, with batch norm after each and ReLU after the sum (paper v1, fig. 5; slim's `bottleneck_v1`)."""
 
     expansion = 4
     end_point = ""
 
-    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, *, norm: Mapping[str, float]):
         super().__init__(name="bottleneck_v1")
         out_channels = width * self.expansion
         self.stride = stride
@@ -86,19 +109,21 @@ class BottleneckV1(Module):
         self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, activation=ops.relu, name="conv2")
         self.conv3 = conv1x1(width, out_channels, batch_norm=norm, name="conv3")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, h / stride, w / stride, width * expansion)."""
         residual = self.conv3(self.conv2(self.conv1(x)))
         shortcut = self.shortcut(x) if self.shortcut else subsample(x, self.stride)
         return ops.relu(shortcut + residual)
 
 
+@serializable
 class LiteBottleneckV1(Module):
-    """Two 3x3 convolutions, with batch norm after each and ReLU after the sum: research/deeplab's ResNet-18 has them."""
+    """Two 3x3 convolutions, with batch norm after each and ReLU after the sum, of research/deeplab's ResNet-18."""
 
     expansion = 1
     end_point = ""
 
-    def __init__(self, in_channels, width, stride=1, dilation=1, *, norm):
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, *, norm: Mapping[str, float]):
         super().__init__(name="lite_bottleneck_v1")
         self.stride = stride
         self.shortcut = (
@@ -107,44 +132,52 @@ class LiteBottleneckV1(Module):
         self.conv1 = conv3x3(in_channels, width, dilation=dilation, batch_norm=norm, activation=ops.relu, name="conv1")
         self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, name="conv2")
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, h / stride, w / stride, width * expansion)."""
         residual = self.conv2(self.conv1(x))
         shortcut = self.shortcut(x) if self.shortcut else subsample(x, self.stride)
         return ops.relu(shortcut + residual)
 
 
+Block = type[BasicBlock] | type[Bottleneck] | type[BottleneckV1] | type[LiteBottleneckV1]
+
+
+@serializable
 class ResNet(Network):
     """Root convolution, four blocks of residual units, and, when asked, slim's classifier.
 
     Args:
         name: slim's scope, and so the first part of every variable's name.
-        block: BasicBlock, Bottleneck, BottleneckV1 or LiteBottleneckV1.
+        block: BasicBlock, Bottleneck, BottleneckV1 or LiteBottleneckV1, the class.
         units: how many units each of the four blocks has.
         num_classes: outputs of the `logits` convolution over the globally pooled features; None for the features.
         output_stride: input size over feature size: 4, 8, 16 or 32. Below 32, the units that would have strided
             keep their stride at 1 and those behind them dilate instead (atrous convolution).
         multi_grid: dilation factors of block4's units, on top of what the output stride asks for (DeepLab v3, 4.2.1);
             None for none.
-        batch_norm_decay: of the moving statistics; slim's 0.997.
+        batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         width: channels of the root convolution; the blocks follow.
         root: channels of the three 3x3 convolutions that research/deeplab's "beta" nets have in place of the 7x7 one;
             these nets are fed [-1, 1]. None for the 7x7.
 
-    Call: images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`), after
-    postnorm and ReLU for v2; or logits (N, num_classes).
+    Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`),
+    after postnorm and ReLU for v2; or float32 logits (N, num_classes).
+
+    Raises ValueError for another output stride, a multi-grid that has not one factor for each of block4's units, and
+    images of another type or shape.
     """
 
     def __init__(
         self,
-        name,
-        block,
-        units,
-        num_classes=None,
-        output_stride=32,
-        multi_grid=None,
-        batch_norm_decay=0.997,
-        width=64,
-        root=None,
+        name: str,
+        block: Block,
+        units: Sequence[int],
+        num_classes: int | None = None,
+        output_stride: int = 32,
+        multi_grid: Sequence[int] | None = None,
+        batch_norm_decay: float = 0.997,
+        width: int = 64,
+        root: Sequence[int] | None = None,
     ):
         super().__init__(name=name)
         if output_stride not in (4, 8, 16, 32):
@@ -153,8 +186,18 @@ class ResNet(Network):
             raise ValueError(
                 f"multi_grid needs one factor for each of block4's {units[3]} units. Received: {multi_grid}"
             )
+        self.options = {
+            "block": keras.saving.get_registered_name(block),
+            "units": tuple(units),
+            "num_classes": num_classes,
+            "output_stride": output_stride,
+            "multi_grid": None if multi_grid is None else tuple(multi_grid),
+            "batch_norm_decay": batch_norm_decay,
+            "width": width,
+            "root": None if root is None else tuple(root),
+        }
         is_v1 = block in (BottleneckV1, LiteBottleneckV1)
-        self.preprocessing = MEAN_SUBTRACTED if is_v1 and not root else UNIT_RANGE
+        self.preprocessing = MEAN_SUBTRACTED if is_v1 and root is None else UNIT_RANGE
         self.backbone_scope = name
         self.head_scopes = (f"{name}/logits",)
         self.num_classes = num_classes
@@ -177,8 +220,8 @@ class ResNet(Network):
         self.logits = None if num_classes is None else conv1x1(self.channels, num_classes, name="logits")
 
     @staticmethod
-    def _make_root(width, channels, options):
-        if not channels:
+    def _make_root(width: int, channels: Sequence[int] | None, options: dict[str, Any]) -> list[Conv2d]:
+        if channels is None:
             return [Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **options)]
         first, second, third = channels
         return [
@@ -187,7 +230,15 @@ class ResNet(Network):
             conv3x3(second, third, name="conv1_3", **options),
         ]
 
-    def _make_block(self, name, block, width, units, stride, multi_grid=None):
+    def _make_block(
+        self,
+        name: str,
+        block: Block,
+        width: int,
+        units: int,
+        stride: int,
+        multi_grid: Sequence[int] | None = None,
+    ) -> Scope:
         layers = []
         for unit in range(units):
             unit_stride = stride if unit == units - 1 else 1
@@ -205,11 +256,11 @@ class ResNet(Network):
         return Scope(name, layers, end_point="")
 
     @property
-    def conv1(self):
+    def conv1(self) -> Conv2d:
         """The convolution that sees the images."""
         return self.root[0]
 
-    def raw_features(self, images):
+    def raw_features(self, images: Tensor) -> Tensor:
         """block4's output (N, h, w, C); for v2 the sum before postnorm and ReLU."""
         x = images
         for convolution in self.root:
@@ -217,71 +268,132 @@ class ResNet(Network):
         x = max_pool(x, 3, stride=2)
         return self.block4(self.block3(self.block2(self.block1(x))))
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
         x = self.raw_features(images)
         return self.postnorm(x) if self.postnorm else x
 
-    def call(self, images, training=False):
+    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
+        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
         if self.logits is None:
             return x
         return classify(x, self.logits)
 
+    @classmethod
+    def _from_options(cls, options: dict[str, Any]) -> Self:
+        return cls(**options | {"block": keras.saving.get_registered_object(options["block"])})
 
-def _resnet(scope, block, units, name=None, **kwargs):
-    net = ResNet(name or scope, block, units, **kwargs)
+
+BETA_ROOT = (64, 64, 128)
+
+
+def _resnet(
+    scope: str,
+    block: Block,
+    units: tuple[int, int, int, int],
+    root: tuple[int, int, int] | None = None,
+    *,
+    num_classes: int | None = None,
+    output_stride: int = 32,
+    multi_grid: Sequence[int] | None = None,
+    batch_norm_decay: float = 0.997,
+    width: int = 64,
+    name: str | None = None,
+) -> ResNet:
+    """Args:
+        num_classes: outputs of slim's classifier, background included where there is one (1001); None: features.
+        output_stride: input size over feature size: 4, 8, 16 or 32; units beyond it dilate instead of striding.
+        multi_grid: dilation factors of block4's units, one each (DeepLab v3, section 4.2.1); None: all 1.
+        batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        width: channels of the root convolution, 64 in the paper; the blocks follow.
+        name: slim's scope, the first part of every variable's name; None: the builder's own name.
+
+    Returns:
+        ResNet, its variables there: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → features
+        (N, h, w, C), C = 8 * `width` for basic blocks and 32 * `width` for bottlenecks; or logits (N, num_classes).
+
+    Raises:
+        ValueError: another output stride, or a multi-grid of another length than block4.
+    """
+    net = ResNet(name or scope, block, units, num_classes, output_stride, multi_grid, batch_norm_decay, width, root)
     net.build()
     return net
 
 
-def resnet_v2_18(**kwargs):
-    return _resnet("resnet_v2_18", BasicBlock, (2, 2, 2, 2), **kwargs)
+@with_options_of(_resnet)
+def resnet_v2_18(**options: Any) -> ResNet:
+    """ResNet v2 of 18 layers, of basic blocks (v1's paper, table 1; slim has none)."""
+    return _resnet("resnet_v2_18", BasicBlock, (2, 2, 2, 2), **options)
 
 
-def resnet_v2_34(**kwargs):
-    return _resnet("resnet_v2_34", BasicBlock, (3, 4, 6, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v2_34(**options: Any) -> ResNet:
+    """ResNet v2 of 34 layers, of basic blocks (v1's paper, table 1; slim has none)."""
+    return _resnet("resnet_v2_34", BasicBlock, (3, 4, 6, 3), **options)
 
 
-def resnet_v2_50(**kwargs):
-    return _resnet("resnet_v2_50", Bottleneck, (3, 4, 6, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v2_50(**options: Any) -> ResNet:
+    """ResNet v2 of 50 layers (v1's paper, table 1; slim's `resnet_v2_50`)."""
+    return _resnet("resnet_v2_50", Bottleneck, (3, 4, 6, 3), **options)
 
 
-def resnet_v2_101(**kwargs):
-    return _resnet("resnet_v2_101", Bottleneck, (3, 4, 23, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v2_101(**options: Any) -> ResNet:
+    """ResNet v2 of 101 layers (v1's paper, table 1; slim's `resnet_v2_101`)."""
+    return _resnet("resnet_v2_101", Bottleneck, (3, 4, 23, 3), **options)
 
 
-def resnet_v2_152(**kwargs):
-    return _resnet("resnet_v2_152", Bottleneck, (3, 8, 36, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v2_152(**options: Any) -> ResNet:
+    """ResNet v2 of 152 layers (v1's paper, table 1; slim's `resnet_v2_152`)."""
+    return _resnet("resnet_v2_152", Bottleneck, (3, 8, 36, 3), **options)
 
 
-def resnet_v2_200(**kwargs):
-    return _resnet("resnet_v2_200", Bottleneck, (3, 24, 36, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v2_200(**options: Any) -> ResNet:
+    """ResNet v2 of 200 layers (v2's paper, table 5; slim's `resnet_v2_200`)."""
+    return _resnet("resnet_v2_200", Bottleneck, (3, 24, 36, 3), **options)
 
 
-def resnet_v1_50(**kwargs):
-    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_50(**options: Any) -> ResNet:
+    """ResNet v1 of 50 layers (v1's paper, table 1; slim's `resnet_v1_50`)."""
+    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), **options)
 
 
-def resnet_v1_101(**kwargs):
-    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_101(**options: Any) -> ResNet:
+    """ResNet v1 of 101 layers (v1's paper, table 1; slim's `resnet_v1_101`)."""
+    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), **options)
 
 
-def resnet_v1_152(**kwargs):
-    return _resnet("resnet_v1_152", BottleneckV1, (3, 8, 36, 3), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_152(**options: Any) -> ResNet:
+    """ResNet v1 of 152 layers (v1's paper, table 1; slim's `resnet_v1_152`)."""
+    return _resnet("resnet_v1_152", BottleneckV1, (3, 8, 36, 3), **options)
 
 
-def resnet_v1_18(**kwargs):
-    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_18(**options: Any) -> ResNet:
+    """ResNet v1 of 18 layers, of research/deeplab's lite units (its `core/resnet_v1_beta.py`)."""
+    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), **options)
 
 
-def resnet_v1_18_beta(**kwargs):
-    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), root=(16, 16, 32), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_18_beta(**options: Any) -> ResNet:
+    """The same with a narrow root of three convolutions (research/deeplab's `resnet_v1_18_beta`)."""
+    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), (16, 16, 32), **options)
 
 
-def resnet_v1_50_beta(**kwargs):
-    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), root=(64, 64, 128), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_50_beta(**options: Any) -> ResNet:
+    """ResNet v1 of 50 layers with a root of three convolutions (research/deeplab's `resnet_v1_50_beta`)."""
+    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), BETA_ROOT, **options)
 
 
-def resnet_v1_101_beta(**kwargs):
-    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), root=(64, 64, 128), **kwargs)
+@with_options_of(_resnet)
+def resnet_v1_101_beta(**options: Any) -> ResNet:
+    """ResNet v1 of 101 layers with a root of three convolutions (research/deeplab's `resnet_v1_101_beta`)."""
+    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), BETA_ROOT, **options)

@@ -5,14 +5,17 @@ the model's, end in the same report, which puts every name of both sides in exac
 """
 
 import json
+import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based, open_checkpoint, write_checkpoint
-from models.families.family import Translation
+from models.families.family import Shapes, Translation
 from models.scopes import check_scopes, clean_scopes, first_match, rename_scope, within
 
 LOADED = "loaded"
@@ -21,6 +24,7 @@ UNUSED = "unused in the checkpoint"
 MISMATCH = "shape mismatch"
 EXCLUDED = "excluded by rule"
 BOOKKEEPING = "optimizer slot or bookkeeping"
+Rename = Mapping[str, str] | Callable[[str], str]
 CLASSES = (LOADED, MISSING, UNUSED, MISMATCH, EXCLUDED, BOOKKEEPING)
 
 AVERAGE = "/ExponentialMovingAverage"
@@ -47,16 +51,17 @@ class Entry:
     status: str
     variable: str | None = None
     source: str | None = None
-    shape: tuple | None = None
-    source_shape: tuple | None = None
+    shape: tuple[int, ...] | None = None
+    source_shape: tuple[int, ...] | None = None
     why: str = ""
 
     @property
-    def name(self):
-        return self.variable or self.source
+    def name(self) -> str:
+        """The model's name of it, or else the checkpoint's."""
+        return self.variable or self.source or ""
 
 
-def bookkeeping_kind(name):
+def bookkeeping_kind(name: str) -> str | None:
     """What an optimizer or a training loop keeps under `name` ("Momentum", "global_step" …); None for a variable."""
     match = _SLOT.search(name) or _COUNTER.search(name)
     return match.group(1) if match else None
@@ -73,13 +78,13 @@ class Rules:
     translation: what the checkpoint's family asks for, after `rename`.
     """
 
-    include: tuple = ()
-    exclude: tuple = ()
-    rename: dict = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    rename: Rename = field(default_factory=dict)
     ema: bool = False
     translation: Translation = field(default_factory=Translation)
 
-    def targets(self, checkpoint_shapes):
+    def targets(self, checkpoint_shapes: Shapes) -> dict[str, str]:
         """{name in the checkpoint: name it would have in the model} for what is no bookkeeping, and of one network."""
         averaged = {name for name in checkpoint_shapes if name.endswith(AVERAGE)}
         if not self.ema and any(bookkeeping_kind(name) is None for name in checkpoint_shapes):
@@ -96,11 +101,11 @@ class Rules:
                 targets[source] = self.translation.rename(name)
         return targets
 
-    def renamed(self, name):
+    def renamed(self, name: str) -> str:
         """A name in the checkpoint as the user has it called, before its family's translation."""
         return self.rename(name) if callable(self.rename) else rename_scope(name, self.rename)
 
-    def check(self, model_shapes, checkpoint_shapes, targets):
+    def check(self, model_shapes: Shapes, checkpoint_shapes: Shapes, targets: Mapping[str, str]) -> None:
         """Raises ScopeError for a scope that matches nothing, CheckpointError where two names become one."""
         known = [*model_shapes, *targets.values()]
         check_scopes(self.include, known, "include scope")
@@ -114,7 +119,7 @@ class Rules:
                 f"ambiguous: the checkpoint's {' and '.join(sources)} would both be the model's {twice[0]}"
             )
 
-    def forbids(self, name):
+    def forbids(self, name: str) -> str | None:
         """Why the rules keep the variable `name` from being loaded, or None."""
         if self.include and first_match(name, self.include) is None:
             return "not in include " + ", ".join(self.include)
@@ -149,7 +154,7 @@ def _only_in_checkpoint(source, shape, targets, rules, model_shapes):
     return Entry(BOOKKEEPING, source=source, source_shape=shape, why=kind or "raw value, its moving average was taken")
 
 
-def harmless(name, model_shapes):
+def harmless(name: str, model_shapes: Shapes) -> str:
     """Why a model of {name: shape} does well without the variable `name` of its checkpoint; empty where it may not.
 
     Known are the ranges of quantization-aware training, and the classifier on a segmenter's backbone.
@@ -165,7 +170,7 @@ def harmless(name, model_shapes):
     return "of the classifier, which a segmenter has none of" if is_classifier else ""
 
 
-def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
+def checkpoint_guided_plan(model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Rules) -> tuple[Entry, ...]:
     """Walks the checkpoint's names and looks for each in the model. → tuple of Entry."""
     targets = rules.targets(checkpoint_shapes)
     rules.check(model_shapes, checkpoint_shapes, targets)
@@ -181,7 +186,7 @@ def checkpoint_guided_plan(model_shapes, checkpoint_shapes, rules):
     return _in_order(_whole_layers(entries))
 
 
-def model_guided_plan(model_shapes, checkpoint_shapes, rules):
+def model_guided_plan(model_shapes: Shapes, checkpoint_shapes: Shapes, rules: Rules) -> tuple[Entry, ...]:
     """Walks the model's names and looks for each in the checkpoint. → tuple of Entry."""
     targets = rules.targets(checkpoint_shapes)
     rules.check(model_shapes, checkpoint_shapes, targets)
@@ -227,57 +232,68 @@ class Report:
     """What an initialization did, or would do. `print(report)` is for people, `to_json()` for programs.
 
     head_scopes: scopes of the model that are expected to be new when the task is.
+    idle_scopes: scopes of the model that it computes nothing with: it does well without their values.
     """
 
-    entries: tuple
+    entries: tuple[Entry, ...]
     checkpoint: str
     model: str
     backbone_scope: str | None = None
-    head_scopes: tuple = ()
+    head_scopes: tuple[str, ...] = ()
     guide: str = field(default="checkpoint", compare=False)
+    idle_scopes: tuple[str, ...] = ()
 
-    def of(self, status):
+    def of(self, status: str) -> list[Entry]:
         """The entries of one class."""
         return [entry for entry in self.entries if entry.status == status]
 
     @property
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """{class: number of entries}, all six classes."""
         return {status: len(self.of(status)) for status in CLASSES}
 
-    def is_backbone(self, entry):
+    def is_backbone(self, entry: Entry) -> bool:
         """Whether the entry is a variable of the model outside its head."""
         if entry.variable is None or first_match(entry.variable, self.head_scopes):
             return False
         return self.backbone_scope is None or within(entry.variable, self.backbone_scope)
 
     @property
-    def backbone(self):
+    def backbone(self) -> tuple[int, int, int]:
         """(loaded, all, values loaded) over the model's backbone variables."""
         entries = [entry for entry in self.entries if self.is_backbone(entry)]
         loaded = [entry for entry in entries if entry.status == LOADED]
         return len(loaded), len(entries), sum(_size(entry.shape) for entry in loaded)
 
-    def not_loaded_backbone(self, allowed=()):
+    def not_loaded_backbone(self, allowed: Iterable[str] = ()) -> list[Entry]:
         """Backbone entries that stay at their initial values outside the `allowed` scopes."""
+        allowed = (*allowed, *self.idle_scopes)
         return [
             entry
             for entry in self.entries
-            if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.variable, allowed)
+            if entry.status != LOADED and self.is_backbone(entry) and not first_match(entry.name, allowed)
         ]
 
-    def reason(self, entry):
+    def absent(self) -> list[Entry]:
+        """Variables that the model computes with and that the checkpoint did not give, but for what rules excluded."""
+        return [
+            entry for entry in self.of(MISSING) + self.of(MISMATCH) if not first_match(entry.name, self.idle_scopes)
+        ]
+
+    def reason(self, entry: Entry) -> str:
         """Why an entry is in its class, in words; empty where the class says it all."""
         parts = [entry.why] if entry.why else []
         if entry.status == MISMATCH and entry.source_shape == entry.shape:
             parts.append("the layer's other half does not fit or is missing")
         elif entry.status == MISMATCH:
             parts.append(f"checkpoint {entry.source_shape}, model {entry.shape}")
+        if entry.variable and entry.status == MISSING and first_match(entry.variable, self.idle_scopes):
+            parts.append("nothing is computed with it")
         if entry.variable and entry.status in (MISSING, MISMATCH) and first_match(entry.variable, self.head_scopes):
             parts.append("new head")
         return "; ".join(parts)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The whole report as a JSON text."""
         loaded, total, values = self.backbone
         document = {
@@ -290,12 +306,12 @@ class Report:
         }
         return json.dumps(document, indent=1)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.text()
 
-    def text(self, verbose=False):
+    def text(self, verbose: bool = False) -> str:
         """Grouped text; `verbose` lists the loaded variables and the bookkeeping one by one too."""
-        sides = Counter()
+        sides: Counter[str] = Counter()
         for entry in self.entries:
             sides["model"] += entry.variable is not None
             sides["checkpoint"] += entry.source is not None
@@ -367,12 +383,12 @@ def _size(shape):
     return int(np.prod(shape, dtype=np.int64))
 
 
-def natural_order(text):
+def natural_order(text: str) -> list:
     """A sorting key by which unit_2 stands before unit_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
-def named_variables(model):
+def named_variables(model: Any) -> dict[str, Any]:
     """{name in a checkpoint: variable} of a Keras model: the path is the name, less the model's own prefix.
 
     Raises CheckpointError when two variables have one path (two sibling layers of one name).
@@ -388,8 +404,16 @@ def named_variables(model):
 
 
 def checkpoint_guided_init(
-    model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True, translation=None
-):
+    model: Any,
+    checkpoint: Any,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    rename: Rename | None = None,
+    strict: bool = False,
+    ema: bool = False,
+    apply: bool = True,
+    translation: Translation | None = None,
+) -> Report:
     """Loads `checkpoint` into `model`, walking the checkpoint's names, and returns the Report.
 
     Args:
@@ -409,8 +433,16 @@ def checkpoint_guided_init(
 
 
 def model_guided_init(
-    model, checkpoint, include=(), exclude=(), rename=None, strict=False, ema=False, apply=True, translation=None
-):
+    model: Any,
+    checkpoint: Any,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    rename: Rename | None = None,
+    strict: bool = False,
+    ema: bool = False,
+    apply: bool = True,
+    translation: Translation | None = None,
+) -> Report:
     """As `checkpoint_guided_init`, walking the model's names; the report is the same."""
     return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
 
@@ -425,7 +457,8 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply, tran
     with open_checkpoint(path) as checkpoint:
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
         backbone_scope, head_scopes = getattr(model, "backbone_scope", None), getattr(model, "head_scopes", ())
-        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide)
+        idle_scopes = getattr(model, "idle_scopes", ())
+        report = Report(entries, checkpoint.path, model.name, backbone_scope, tuple(head_scopes), guide, idle_scopes)
         if is_object_based(checkpoint.shapes) and not report.of(LOADED):
             raise CheckpointError(f"{checkpoint.path}: {OBJECT_BASED}")
         if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
@@ -438,7 +471,12 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply, tran
     return report
 
 
-def save_checkpoint(model, prefix, slots=None, global_step=None):
+def save_checkpoint(
+    model: Any,
+    prefix: str | os.PathLike,
+    slots: Mapping[str, Mapping[str, Any]] | None = None,
+    global_step: int | None = None,
+) -> None:
     """Writes the model under slim's names; slim's own Saver restores the file bit for bit.
 
     Args:
@@ -449,5 +487,5 @@ def save_checkpoint(model, prefix, slots=None, global_step=None):
     for slot, values in (slots or {}).items():
         tensors |= {f"{name}/{slot}": np.asarray(value) for name, value in values.items()}
     if global_step is not None:
-        tensors["global_step"] = np.int64(global_step)
+        tensors["global_step"] = np.asarray(global_step, np.int64)
     write_checkpoint(prefix, tensors)

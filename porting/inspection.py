@@ -308,7 +308,7 @@ def document(checkpoint, found, identity=None, report=None, comparison=None):
     return {
         "checkpoint": checkpoint.path,
         "variables": [asdict(v) for v in found],
-        "model": None if identity is None else {**asdict(identity), "text": str(identity)},
+        "model": None if identity is None else identity.to_json(),
         "coverage": None if report is None else json.loads(report.to_json()),
         "comparison": None if comparison is None else {"same": comparison.same, **_finite(asdict(comparison))},
     }

@@ -130,9 +130,16 @@ def test_windows_give_each_feature_once_and_from_where_it_would_be(side):
         assert abs(before.seen.stop + after.seen.start - 1 - 32 * after.kept.start) <= 32
 
 
-@pytest.mark.parametrize("options", [{}, {"scales": (0.5, 1.0), "flip": True}])
-def test_sliding_window_equals_the_whole_image_away_from_window_borders(options):
-    model = tiny()
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ({}, {}),
+        ({}, {"scales": (0.5, 1.0), "flip": True}),
+        ({"decoder": "separable", "low_level": "block1/unit_1/bottleneck_v2/conv1"}, {}),
+    ],
+)
+def test_sliding_window_equals_the_whole_image_away_from_window_borders(head, options):
+    model = tiny(**head)
     image = image_of(257, 417)
     whole = ModelPredictor(model, "abcd", crop_size=257, **options).probabilities(image)
     predictor = ModelPredictor(model, "abcd", crop_size=257, window=257, **options)
@@ -148,14 +155,15 @@ def test_sliding_window_equals_the_whole_image_away_from_window_borders(options)
     assert off[~away].max() > 0.02  # so that the line above says something
 
 
-def test_a_single_window_is_the_whole_image(model):
+@pytest.mark.parametrize("decoder", [None, "separable", "plain"])
+def test_a_single_window_is_the_whole_image(decoder):
+    model = tiny(decoder=decoder, low_level="block1/unit_1/bottleneck_v2/conv1")
     image = image_of(60, 50)
     whole = ModelPredictor(model, "abcd", crop_size=65).probabilities(image)
     predictor = ModelPredictor(model, "abcd", crop_size=65, window=65)
     fed = fed_to(model, image, (65, 65))
-    features = np.asarray(predictor._features.predict_on_batch(fed[None]))
     windows = predictor._logits_by_windows(fed, 1.0, False)
-    np.testing.assert_allclose(windows, model.head(features)[0], atol=1e-5)
+    np.testing.assert_allclose(windows, model.small_logits(fed[None])[0], atol=1e-4)
     upsampled = np.concatenate(list(predictor._slide(image)))  # not asked of `probabilities`: the image fits a window
     np.testing.assert_allclose(upsampled, whole, atol=1e-5)
 

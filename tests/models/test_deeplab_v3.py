@@ -151,6 +151,7 @@ def test_the_head_is_fed_from_postnorm_or_from_the_raw_sum():
     model, raw = tiny(), tiny(features="block4")
     randomize(named_variables(model))
     copy_weights(model, raw)  # names are the same: a checkpoint of the one fits the other
+    assert (model.idle_scopes, raw.idle_scopes) == ((), ("net/postnorm",))
     end_points = model.backbone.end_points(images)
     fed = {"postnorm": end_points["net/postnorm"], "block4": end_points["net/block4"]}
     assert np.min(fed["postnorm"]) >= 0 > np.min(fed["block4"])

@@ -67,12 +67,14 @@ def model_shapes(identity):
     return _shapes_of_model(json.dumps(config))
 
 
-def planned(shapes, *, ema=False, model=None, guide=checkpoint_guided_plan):
+def planned(shapes, *, ema=False, model=None, allow_unused=(), guide=checkpoint_guided_plan):
     """The Report of what a checkpoint of {name: shape} would give to the network that its names tell."""
-    identity = identify(shapes, model)
+    identity = identify(shapes, model, allow_unused)
     rules = Rules(ema=ema, translation=identity.translation)
     entries = guide(model_shapes(identity), shapes, rules)
-    return Report(entries, "model.ckpt", "deeplab_v3", canonical_scope(identity.backbone))
+    scope = canonical_scope(identity.backbone)
+    idle = (f"{scope}/postnorm",) if identity.config.get("features") == "block4" else ()
+    return Report(entries, "model.ckpt", "deeplab_v3", scope, idle_scopes=idle)
 
 
 def loaded(report):
@@ -106,7 +108,9 @@ def loaded(report):
 def test_a_family_says_itself_in_one_line_and_what_it_assumes(name, text, assumed):
     identity = identify(shapes_of(name))
     assert (str(identity), list(identity.assumed)) == (text, assumed)
-    json.dumps(identity.config)  # a run's configuration can hold it
+    document = json.loads(json.dumps(identity.to_json()))
+    assert (document["text"], list(document["assumed"])) == (text, assumed)
+    assert set(document["config"]) == set(identity.config)  # a run's configuration can hold it
 
 
 def test_what_is_assumed_is_one_line_with_the_flags_that_say_otherwise():
@@ -273,6 +277,9 @@ def test_a_decoder_of_which_there_is_a_part_is_no_v3():
     assert str(identify(shapes)).startswith("official DeepLab v3+")
     with pytest.raises(CheckpointError, match="all it has of decoder is decoder/decoder_conv1_pointwise/weights"):
         check_meaning(planned(shapes))
+    without = planned(shapes, allow_unused=("decoder",))
+    check_meaning(without, ("decoder",))
+    assert loaded(without) == loaded(planned(shapes_of(MOBILE)))
 
 
 def test_what_has_no_place_is_named_with_what_it_is_of():
@@ -289,6 +296,20 @@ def test_what_has_no_place_is_named_with_what_it_is_of():
         check_meaning(report, "decoder/other")
     with pytest.raises(ScopeError, match="allow-unused scope 'decodr' matches no variable"):
         check_meaning(report, "decodr")
+
+
+@pytest.mark.parametrize(("name", "needed"), [("rishizek_v3_os16", False), ("leimao_resnet_50", True)])
+def test_a_postnorm_that_nothing_is_computed_with_may_be_missing(name, needed):
+    shapes = {variable: shape for variable, shape in shapes_of(name).items() if "/postnorm/" not in variable}
+    report = planned(shapes)
+    if needed:
+        with pytest.raises(
+            CheckpointError, match="4 of the model's variables are not in it: resnet_v2_50/postnorm/beta"
+        ):
+            check_meaning(report)
+    else:  # as in a frozen graph
+        check_meaning(report)
+        assert "nothing is computed with it" in str(report)
 
 
 HARMLESS = {
@@ -397,8 +418,9 @@ def test_one_changed_variable_gives_the_same_result_or_is_named(mutation):
     except CheckpointError as error:
         here = [identify(shapes).translation.rename(name) for name in changes]
         assert any(name in str(error) for name in (*changes, *here))
-    else:
-        assert loaded(report) == loaded(planned(shapes))
+    else:  # the same, but for what nothing is computed with
+        assert {pair for pair in loaded(planned(shapes)) - loaded(report) if "/postnorm/" not in pair[0]} == set()
+        assert loaded(report) <= loaded(planned(shapes))
 
 
 # Real files

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from models.deeplab_v3 import deeplab_v3
 from models.folding import folded_values
 from models.layers import batch_norm_folded
 from models.mobilenet_v2 import mobilenet_v2
@@ -19,7 +20,15 @@ def small_resnet():
     return net
 
 
-@pytest.mark.parametrize("build", [small_resnet, lambda: mobilenet_v2(output_stride=16, depth_multiplier=0.35)])
+def small_v3plus():
+    return deeplab_v3(
+        "mobilenet_v2", 3, depth_multiplier=0.35, decoder="separable", separable_aspp=True, atrous_rates=(6,)
+    )
+
+
+@pytest.mark.parametrize(
+    "build", [small_resnet, lambda: mobilenet_v2(output_stride=16, depth_multiplier=0.35), small_v3plus]
+)
 def test_folded_network_computes_the_same(build):
     net = build()
     randomize(named_variables(net))

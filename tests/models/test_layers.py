@@ -313,6 +313,15 @@ def test_recordings_nest_and_end(tiny_resnet):
     assert list(outer) == ["resnet_v2_50/conv1"]
 
 
+def test_a_recording_of_one_module_is_no_end_of_the_one_around_it(tiny_resnet):
+    images = images_of(65)
+    around, one = {}, {}
+    with recording(around), recording(one, only=tiny_resnet.conv1):
+        tiny_resnet(images)
+    assert list(one) == ["resnet_v2_50/conv1"]
+    assert around.keys() == tiny_resnet.end_points(images).keys()
+
+
 def test_a_recording_ends_where_the_network_fails(tiny_resnet):
     outer = {}
     with pytest.raises(ZeroDivisionError), recording(outer):

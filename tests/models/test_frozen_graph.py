@@ -1,0 +1,64 @@
+"""A frozen graph opens as the checkpoint that it was frozen from."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.checkpoint import CheckpointError, open_checkpoint
+from tests.conftest import assert_same, read_all
+
+VALUES = {
+    "net/conv1/weights": np.arange(24, dtype="float32").reshape(1, 2, 3, 4),
+    "net/conv1/BatchNorm/gamma": np.array([1, -0.0, 3, 4], "float32"),
+    "net/logits/biases": np.zeros(4, "float32"),
+    "aspp1x1/kernel": np.ones((1, 1, 4, 2), "float16"),
+}
+
+
+def frozen(path, values, prefix="", read=False):
+    """Writes a GraphDef that holds the arrays as constants, beside other operations and constants."""
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf.compat.v1.placeholder("float32", (1, None, None, 3), name=f"{prefix}ImageTensor")
+        tf.reshape(images, [-1], name=f"{prefix}Reshape")
+        for name, value in values.items():
+            constant = tf.constant(value, name=f"{prefix}{name}{'/read' if read else ''}")
+            tf.identity(constant, name=f"{prefix}{name}{'_copy' if read else '/read'}")
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("prefix", ["", "import/"])
+def test_constants_are_read_under_the_variables_names(tmp_path, prefix, read):
+    path = frozen(tmp_path / "graph.pb", VALUES, prefix, read)
+    assert_same(read_all(path), {f"{prefix}{name}": value for name, value in VALUES.items()})
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.path == str(path)
+        assert checkpoint.dtypes[f"{prefix}aspp1x1/kernel"] == "float16"
+        assert checkpoint.shapes[f"{prefix}net/conv1/weights"] == (1, 2, 3, 4)
+        with open_checkpoint(checkpoint) as again:
+            assert again is checkpoint
+
+
+def test_what_is_no_frozen_graph_is_said(tmp_path):
+    path = tmp_path / "graph.pb"
+    with pytest.raises(CheckpointError, match=r"graph\.pb: cannot be read \(No such file"), open_checkpoint(path):
+        pass
+    path.write_bytes(b"whatever")
+    with pytest.raises(CheckpointError, match=r"graph\.pb: cut short, damaged, or no frozen"), open_checkpoint(path):
+        pass
+    frozen(path, {})
+    with pytest.raises(CheckpointError, match=r"graph\.pb: no weights under variables' names"), open_checkpoint(path):
+        pass
+    with open_checkpoint(frozen(path, VALUES)) as checkpoint, pytest.raises(CheckpointError, match="no variable 'a'"):
+        checkpoint.read("a")
+
+
+def test_a_saved_model_is_named_as_such(tmp_path):
+    (tmp_path / "variables").mkdir()
+    with (
+        pytest.raises(CheckpointError, match="a SavedModel of TensorFlow 2"),
+        open_checkpoint(frozen(tmp_path / "saved_model.pb", VALUES)),
+    ):
+        pass
