@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from errors import UserError
-from models.frozen_graph import weights_of
+from models.frozen_graph import output_stride_of, parsed, weights_of
 
 _V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
@@ -40,6 +40,10 @@ class Checkpoint:
             self._reader = NewCheckpointReader(self.prefix)
             self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
             self.dtypes = {name: d.name for name, d in self._reader.get_variable_to_dtype_map().items()}
+
+    def architecture(self, scope: str) -> dict[str, Any]:
+        """Arguments of `models.deeplab_v3.deeplab_v3` that are told by more than names: none, as there is no graph."""
+        return {}
 
     def read(self, name: str) -> np.ndarray:
         """The array stored under `name`; CheckpointError when the file is damaged there."""
@@ -73,13 +77,18 @@ class FrozenGraph:
         if (path.parent / "variables").is_dir():
             raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
         try:
-            self._tensors = weights_of(path.read_bytes())
+            self._graph = parsed(path.read_bytes())
+            self._tensors = weights_of(self._graph)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.shapes = {name: tuple(dim.size for dim in t.tensor_shape.dim) for name, t in self._tensors.items()}
         self.dtypes = {name: as_dtype(tensor.dtype).name for name, tensor in self._tensors.items()}
+
+    def architecture(self, scope: str) -> dict[str, Any]:
+        """What operations tell of the network whose backbone is in `scope`, and names do not: its output stride."""
+        return {"output_stride": output_stride_of(self._graph, scope, self.shapes)}
 
     def read(self, name: str) -> np.ndarray:
         """The array that the constant holds; CheckpointError where there is none of this name."""

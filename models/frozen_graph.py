@@ -1,6 +1,9 @@
 """A frozen graph's weights: what were variables before they were made constants, under the variables' names."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from models.scopes import within
 
 LEAVES = {
     *("weights", "depthwise_weights", "pointwise_weights", "biases"),
@@ -19,17 +22,39 @@ def is_weight(node: Any, leaves: set[str] = LEAVES) -> bool:
     return node.op == "Const" and variable_name(node).rpartition("/")[2] in leaves
 
 
-def weights_of(content: bytes) -> dict[str, Any]:
-    """{name: TensorProto} of the weights in a serialized GraphDef; ValueError where it is none, or has none."""
+def parsed(content: bytes) -> Any:
+    """A GraphDef from its bytes; ValueError where they are none."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
     try:
-        graph = GraphDef.FromString(content)
+        return GraphDef.FromString(content)
     except DecodeError as error:
         raise ValueError("cut short, damaged, or no frozen graph") from error
+
+
+def weights_of(graph: Any) -> dict[str, Any]:
+    """{name: TensorProto} of the weights in a GraphDef; ValueError where there are none."""
     leaves = LEAVES | PLAIN_LEAVES
     found = {variable_name(node): node.attr["value"].tensor for node in graph.node if is_weight(node, leaves)}
     if not found:
         raise ValueError("no weights under variables' names in it; if it was not frozen, give its checkpoint")
     return dict(sorted(found.items()))
+
+
+def output_stride_of(graph: Any, scope: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Input size over feature size of the backbone in `scope`, which is what its operations multiply to.
+
+    1x1 convolutions and poolings are beside the way: shortcuts that follow what the others do.
+    """
+    stride = 1
+    for node in graph.node:
+        if node.op in ("Conv2D", "DepthwiseConv2dNative"):
+            size = shapes.get(node.input[1].removesuffix("/read"), (1,))[0]
+        elif node.op == "MaxPool":
+            size = node.attr["ksize"].list.i[1]
+        else:
+            continue
+        if size > 1 and within(node.name, scope):
+            stride *= max(node.attr["strides"].list.i)
+    return stride

@@ -427,8 +427,12 @@ def _of_some_width(
     """
     there = {f"{scope}/{layer}/weights": w for layer, w in widths.items() if f"{scope}/{layer}/weights" in shapes}
     odd: dict[tuple[float, int], list[str]] = {}
+    known = list(DEPTH_MULTIPLIERS)
+    if there:  # a user's own may be any
+        last = list(there)[-1]
+        known.append(round(shapes[last][-1] / there[last], 2))
     for divisor in divisors:
-        for multiplier in DEPTH_MULTIPLIERS:
+        for multiplier in known:
             odd[multiplier, divisor] = [
                 name for name, width in there.items() if shapes[name][-1:] != (rounded(width * multiplier, divisor),)
             ]

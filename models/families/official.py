@@ -13,8 +13,9 @@ def has_head(shapes: Shapes, backbone: str) -> bool:
 
 def _assumed(backbone: str) -> dict:
     assumed = {"atrous_rates": (6, 12, 18), "output_stride": 16}
-    if backbone.startswith("resnet_v1") and not backbone.endswith("_beta"):
-        assumed = {"preprocessing": "deeplab-mean-subtracted"} | assumed
+    if backbone.startswith("resnet_v1"):
+        fed = "unit-range" if backbone.endswith("_beta") else "deeplab-mean-subtracted"
+        assumed = {"preprocessing": fed} | assumed
     if not backbone.startswith("mobilenet"):
         assumed = {"multi_grid": None} | assumed
     if backbone.startswith("mobilenet_v3"):

@@ -154,7 +154,9 @@ def test_permuted_values_are_those_of_a_projection_that_sees_image_pooling_first
     )
 
 
-@pytest.mark.parametrize(("multiplier", "divisor"), [(0.5, 1), (0.5, 8), (1.4, 1), (1.4, 8), (0.75, 1), (0.35, 8)])
+@pytest.mark.parametrize(
+    ("multiplier", "divisor"), [(0.5, 1), (0.5, 8), (1.4, 1), (1.4, 8), (0.75, 1), (0.35, 8), (0.25, 1)]
+)
 def test_both_roundings_of_channels_are_told_from_shapes(multiplier, divisor):
     with to_be_restored():
         net = mobilenet_v2(depth_multiplier=multiplier, divisible_by=divisor, num_classes=5)
@@ -430,9 +432,10 @@ def test_a_users_own_network_loads_by_its_names_from_checkpoint_and_frozen_graph
     checkpoint = real_checkpoints / "deeplabv3_mnv2_dm05_portrait.ckpt"
     frozen = shared_data / "old_graphs" / "deeplabv3_mnv2_dm05_portrait_frozen.pb"
     models = []
-    for path in (checkpoint, frozen):
+    for path, more in ((checkpoint, {}), (frozen, {"output_stride": 8})):
         with open_checkpoint(path) as opened:
             identity = identify(opened.shapes)
+            assert opened.architecture(identity.scope) == more  # it was frozen at a stride that names do not tell
         assert str(identity) == "official DeepLab v3, mobilenet_v2 0.5, 2 classes"
         model = deeplab_v3(**identity.config)
         report = checkpoint_guided_init(model, path, translation=identity.translation)

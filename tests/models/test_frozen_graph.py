@@ -62,3 +62,25 @@ def test_a_saved_model_is_named_as_such(tmp_path):
         open_checkpoint(frozen(tmp_path / "saved_model.pb", VALUES)),
     ):
         pass
+
+
+def test_operations_tell_the_output_stride(tmp_path):
+    """7x7 / 2, pool 3x3 / 2, 3x3 / 2 beside its 1x1 shortcut and subsampling; and one that lies elsewhere."""
+    graph = tf.Graph()
+    with graph.as_default():
+        images = tf.compat.v1.placeholder("float32", (1, 64, 64, 3))
+
+        def conv(x, name, size, stride):
+            kernel = tf.constant(np.ones((size, size, x.shape[-1], 3), "float32"), name=f"{name}/weights")
+            return tf.nn.conv2d(x, tf.identity(kernel, f"{name}/weights/read"), stride, "SAME", name=f"{name}/Conv2D")
+
+        x = tf.nn.max_pool2d(conv(images, "net/conv1", 7, 2), 3, 2, "SAME", name="net/pool1/MaxPool")
+        subsampled = tf.nn.max_pool2d(x, 1, 2, "VALID", name="net/block1/MaxPool")
+        shortcut = conv(x, "net/block1/shortcut", 1, 2) + subsampled
+        conv(conv(x, "net/block1/conv2", 3, 2) + shortcut, "net/block1/conv3", 3, 1)
+        conv(images, "network/conv1", 3, 2)
+    path = tmp_path / "graph.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.architecture("net") == {"output_stride": 8}
+        assert checkpoint.architecture("network") == {"output_stride": 2}
