@@ -2,8 +2,8 @@
 
 python benchmarks/families.py
 
-Facts and comparison are the tests' (`tests/golden`, `tests/models/test_golden_families.py`): weights and a picture that a
-formula makes, and 96 values of each tensor that the original graph gave for them.
+Facts and comparison are the tests' (`tests/golden`, `tests/models/test_golden_families.py`): weights and a picture that
+a formula makes, and 96 values of each tensor that the original graph gave for them.
 """
 
 import sys

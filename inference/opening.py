@@ -5,6 +5,7 @@ What a run keeps in its `config.json` is known. Of a checkpoint alone, names tel
 and can be said otherwise by an `Architecture`.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def asked_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
     plain = ("output_stride", "features", "upsampling", "atrous_rates")
     asked = {name: value for name in plain if (value := getattr(architecture, name)) is not None}
     if architecture.multi_grid is not None:
-        units = 2 if config["backbone"].endswith("_18") else 3
+        units = 2 if "_18" in config["backbone"] else 3
         asked["multi_grid"] = architecture.multi_grid or (1,) * units
     fed = _preprocessing_asked(architecture, config)
     return asked if fed is None else asked | {"preprocessing": fed.to_config()}
@@ -350,10 +351,9 @@ def build_classifier(config: Mapping[str, Any], batch_norm_decay: float = 0.997)
 
 
 def _width(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration says how wide a MobileNet is; nothing for others."""
-    if not config["backbone"].startswith("mobilenet"):
-        return {}
-    return {name: config[name] for name in ("depth_multiplier", "divisible_by") if name in config}
+    """What of a configuration says how wide the backbone is, where that can be said."""
+    taken = inspect.signature(BACKBONES[config["backbone"]]).parameters
+    return {name: config[name] for name in ("depth_multiplier", "divisible_by") if name in config and name in taken}
 
 
 def restored_tap(

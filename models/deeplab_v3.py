@@ -9,16 +9,15 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from models import mobilenet_v2, resnet
+from models import mobilenet_edgetpu, mobilenet_v1, mobilenet_v2, mobilenet_v3, resnet, xception
+from models.heads import ASPP, Decoder, DensePredictionCell, LiteDecoder, LiteRASPP
 from models.layers import (
     UPSAMPLINGS,
-    AtrousConv2d,
     Conv2d,
-    DepthwiseConv2d,
-    Module,
     Network,
     Scope,
     Tensor,
+    Unscoped,
     recording,
     resize_bilinear,
     serializable,
@@ -35,77 +34,56 @@ BACKBONES: dict[str, Callable[..., Network]] = {
     "resnet_v1_50": resnet.resnet_v1_50,
     "resnet_v1_101": resnet.resnet_v1_101,
     "resnet_v1_152": resnet.resnet_v1_152,
+    "resnet_v1_18": resnet.resnet_v1_18,
+    "resnet_v1_18_beta": resnet.resnet_v1_18_beta,
+    "resnet_v1_50_beta": resnet.resnet_v1_50_beta,
+    "resnet_v1_101_beta": resnet.resnet_v1_101_beta,
+    "xception_41": xception.xception_41,
+    "xception_65": xception.xception_65,
+    "xception_71": xception.xception_71,
+    "mobilenet_v1": mobilenet_v1.mobilenet_v1,
     "mobilenet_v2": mobilenet_v2.mobilenet_v2,
+    "mobilenet_v3_large": mobilenet_v3.mobilenet_v3_large,
+    "mobilenet_v3_small": mobilenet_v3.mobilenet_v3_small,
+    "mobilenet_v3_large_seg": mobilenet_v3.mobilenet_v3_large_seg,
+    "mobilenet_v3_small_seg": mobilenet_v3.mobilenet_v3_small_seg,
+    "mobilenet_edgetpu": mobilenet_edgetpu.mobilenet_edgetpu,
 }
+OF_ANY_WIDTH = ("mobilenet_v1", "mobilenet_v2", "mobilenet_edgetpu")  # those that have a depth multiplier
 MULTI_GRID = (1, 2, 4)
 ATROUS_RATES = (6, 12, 18)
-HEAD_CHANNELS = 256
-LOW_LEVEL_CHANNELS = 48
 CHOICES: dict[str, tuple] = {
     "features": ("postnorm", "block4"),
     "upsampling": UPSAMPLINGS,
+    "head": ("aspp", "dense-prediction-cell", "lr-aspp"),
     "head_norm": ("batch-norm", "biases"),
     "head_activation": ("relu", "none"),
     "decoder": (None, "separable", "plain"),
 }
 
 
-def separable(channels: int, name: str, options: dict[str, Any], dilation: int = 1) -> list[Conv2d]:
-    """3x3 depthwise, then 1x1, each with norm and activation (research/deeplab's `split_separable_conv2d`) → both."""
-    return [
-        DepthwiseConv2d(channels, 3, dilation=dilation, name=f"{name}_depthwise", **options),
-        Conv2d(channels, HEAD_CHANNELS, 1, name=f"{name}_pointwise", **options),
-    ]
-
-
-class Decoder(Module):
-    """DeepLab v3+'s: the head's features beside those of stride 4 (Chen et al., https://arxiv.org/abs/1802.02611).
-
-    kind: "separable", research/deeplab's default, or "plain" 3x3 convolutions.
-    """
-
-    def __init__(self, channels: int, kind: str, upsampling: str, options: dict[str, Any]):
-        super().__init__(name="decoder")
-        self.upsampling = upsampling
-        self.projection = Conv2d(channels, LOW_LEVEL_CHANNELS, 1, name="feature_projection0", **options)
-        widths = (HEAD_CHANNELS + LOW_LEVEL_CHANNELS, HEAD_CHANNELS)
-        self.convolutions: list[Module]
-        if kind == "separable":
-            pairs = [separable(width, f"decoder_conv{index}", options) for index, width in enumerate(widths)]
-            self.convolutions = [*pairs[0], *pairs[1]]
-        else:
-            plain = [
-                Conv2d(width, HEAD_CHANNELS, 3, name=f"decoder_conv0_{index}", **options)
-                for index, width in enumerate(widths, start=1)
-            ]
-            self.convolutions = [Scope("decoder_conv0", plain)]
-
-    def call(self, encoded: Tensor, low_level: Tensor) -> Tensor:
-        """(N, h, w, 256) and (N, H, W, C) of stride 4 → (N, H, W, 256)."""
-        height, width = ops.shape(low_level)[1:3]
-        encoded = ops.cast(resize_bilinear(encoded, height, width, self.upsampling), low_level.dtype)
-        x = ops.concatenate([encoded, self.projection(low_level)], axis=-1)
-        for layer in self.convolutions:
-            x = layer(x)
-        return x
-
-
 @serializable
 class DeepLabV3(Network):
-    """Backbone, ASPP (image pooling, 1x1, dilated 3x3s), projection, v3+'s decoder if asked for, logits at input size.
+    """Backbone, head (ASPP unless told), v3+'s decoder if asked for, logits at the input's size.
 
     Args:
         backbone: a built network without classifier, with `features(images)` of `out_channels` channels.
         num_classes: int, background included.
-        atrous_rates: dilations of `aspp1` … at output stride 16; at 8 they double by themselves, at 32 they halve.
-            Empty for the published mobile head, which has none of these branches.
+        atrous_rates: of ASPP, dilations of `aspp1` … at output stride 16; at 8 they double by themselves, at 32 they
+            halve. Empty for the published mobile head, which has none of these branches.
         features: "postnorm" feeds the head what the backbone gives (for ResNet v2: after postnorm and ReLU);
             "block4" the raw sum of the last block, which most public DeepLabs on slim's v2 were trained on.
         upsampling: how logits get the input's size: "align-corners" (right for features of this network, and what the
             authors do), "half-pixel", or "tf1", as the public re-implementations do.
         batch_norm_decay: of the head's moving statistics, under 1.
+        head: "aspp"; "dense-prediction-cell"; or "lr-aspp", MobileNet v3's, which has a decoder of its own and whose
+            `small_logits` are of stride 8.
+        head_channels: of each of its convolutions.
         separable_aspp: the dilated branches are `aspp1_depthwise`, `aspp1_pointwise` …: the authors' default.
-        image_pooling: whether there is that branch.
+        image_pooling: whether ASPP has that branch.
+        image_pooling_crop_size: (height, width) in pixels of the image that it averages over, the size of the crops in
+            training where larger images follow; None for the whole image.
+        image_pooling_stride: of these windows, in pixels of the features.
         rates_follow_stride: whether rates are for output stride 16 and change with it, or are for any.
         head_norm: "batch-norm" after each convolution of the head, or "biases" instead.
         head_activation: "relu" after that, or "none".
@@ -129,8 +107,12 @@ class DeepLabV3(Network):
         batch_norm_decay: float = 0.997,
         name: str = "deeplab_v3",
         *,
+        head: str = "aspp",
+        head_channels: int = 256,
         separable_aspp: bool = False,
         image_pooling: bool = True,
+        image_pooling_crop_size: Sequence[int] | None = None,
+        image_pooling_stride: Sequence[int] = (1, 1),
         rates_follow_stride: bool = True,
         head_norm: str = "batch-norm",
         head_activation: str = "relu",
@@ -145,8 +127,12 @@ class DeepLabV3(Network):
             "features": features,
             "upsampling": upsampling,
             "batch_norm_decay": batch_norm_decay,
+            "head": head,
+            "head_channels": head_channels,
             "separable_aspp": separable_aspp,
             "image_pooling": image_pooling,
+            "image_pooling_crop_size": None if image_pooling_crop_size is None else tuple(image_pooling_crop_size),
+            "image_pooling_stride": tuple(image_pooling_stride),
             "rates_follow_stride": rates_follow_stride,
             "head_norm": head_norm,
             "head_activation": head_activation,
@@ -157,6 +143,8 @@ class DeepLabV3(Network):
             if self.options[option] not in choices:
                 known = ", ".join(map(str, choices))
                 raise ValueError(f"{option} is one of {known}. Received: {self.options[option]!r}")
+        if head == "lr-aspp" and decoder:
+            raise ValueError(f"lr-aspp has a decoder of its own. Received: decoder={decoder!r}")
         self.variable_prefix = backbone.variable_prefix = f"{name}/"
         self.backbone = backbone
         self.backbone_scope = backbone.name
@@ -174,40 +162,56 @@ class DeepLabV3(Network):
             "batch_norm": {"epsilon": 1e-5, "decay": batch_norm_decay} if head_norm == "batch-norm" else None,
             "activation": ops.relu if head_activation == "relu" else None,
         }
-        channels = backbone.out_channels
-        self.image_pooling = None
-        if image_pooling:
-            self.image_pooling = Conv2d(channels, HEAD_CHANNELS, 1, name="image_pooling", **options)
-        rates = [rate * 16 // self.output_stride if rates_follow_stride else rate for rate in atrous_rates]
-        self.aspp: list[Conv2d | list[Conv2d]] = [Conv2d(channels, HEAD_CHANNELS, 1, name="aspp0", **options)]
-        for branch, rate in enumerate(rates, start=1):
-            if separable_aspp:
-                self.aspp.append(separable(channels, f"aspp{branch}", options, rate))
+        to = {"in_channels": backbone.out_channels, "channels": head_channels, "options": options}
+        pooling = {
+            "crop": image_pooling_crop_size,
+            "step": image_pooling_stride,
+            "output_stride": self.output_stride,
+        }
+        factor = 16 / self.output_stride if rates_follow_stride else 1
+        self.context: ASPP | DensePredictionCell | LiteRASPP
+        if head == "aspp":
+            rates = [int(rate * factor) for rate in atrous_rates]
+            self.context = ASPP(
+                **to,
+                rates=rates,
+                separable_branches=separable_aspp,
+                pooling=pooling if image_pooling else None,
+                upsampling=upsampling,
+            )
+        elif head == "dense-prediction-cell":
+            self.context = DensePredictionCell(**to, rate_factor=factor)
+        else:
+            self.context = LiteRASPP(**to, pooling=pooling, upsampling=upsampling)
+
+        self.low_level: str | None = None
+        self.decoder: Decoder | LiteDecoder | None = None
+        if decoder or head == "lr-aspp":
+            self.low_level = low_level or backbone.low_level
+            width = _layer_at(backbone, self.low_level).out_channels
+            if decoder:
+                self.decoder = Decoder(width, head_channels, options, upsampling, decoder)
             else:
-                self.aspp.append(AtrousConv2d(channels, HEAD_CHANNELS, rate, name=f"aspp{branch}", **options))
-        branches = int(image_pooling) + len(self.aspp)
-        self.concat_projection = Conv2d(branches * HEAD_CHANNELS, HEAD_CHANNELS, 1, name="concat_projection", **options)
-        self.low_level = self.decoder = None
-        if decoder:
-            self.low_level = low_level or _authors_low_level(backbone)
-            self.decoder = Decoder(_layer_at(backbone, self.low_level).out_channels, decoder, upsampling, options)
-        self.logits = Scope(
-            "logits",
-            [
-                Conv2d(
-                    HEAD_CHANNELS,
-                    num_classes,
-                    1,
-                    initializer=keras.initializers.TruncatedNormal(stddev=0.01),
-                    name="semantic",
-                )
-            ],
+                self.decoder = LiteDecoder(width, head_channels, num_classes, upsampling)
+        self.logits: Scope | None = None
+        if head != "lr-aspp":
+            small = keras.initializers.TruncatedNormal(stddev=0.01)
+            self.logits = Scope("logits", [Conv2d(head_channels, num_classes, 1, initializer=small, name="semantic")])
+        parts = [part for part in self._layers if part is not backbone]
+        self.head_scopes = tuple(
+            layer.name for part in parts for layer in (part._layers if isinstance(part, Unscoped) else [part])
         )
-        self.head_scopes = tuple(layer.name for layer in self._layers if layer is not backbone)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Input size over the size of each of `features`."""
+        if self.decoder is None:
+            return (self.output_stride,)
+        return (self.output_stride, 4 if self.logits else 8)
 
     def features(self, images: Tensor) -> Any:
         """What the head is fed: (N, h, w, channels of the backbone), and with a decoder a pair of that and what the
-        decoder takes at stride 4."""
+        decoder takes, of a smaller stride."""
         net = self.backbone
         run = net.features if self.feature_source == "postnorm" else net.raw_features
         if self.low_level is None:
@@ -217,19 +221,12 @@ class DeepLabV3(Network):
         return features, *found.values()
 
     def head(self, features: Any) -> Tensor:
-        """What `features` gives → logits (N, h, w, num_classes), of stride 4 with a decoder."""
+        """What `features` gives → logits (N, h, w, num_classes), of the decoder's stride where there is one."""
         features, low_level = features if self.decoder else (features, None)
-        branches = []
-        if self.image_pooling:
-            pooled = self.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
-            branches.append(ops.broadcast_to(pooled, (*ops.shape(features)[:3], HEAD_CHANNELS)))
-        for branch in self.aspp:
-            x = features
-            for layer in branch if isinstance(branch, list) else [branch]:
-                x = layer(x)
-            branches.append(x)
-        x = self.concat_projection(ops.concatenate(branches, axis=-1))
-        return self.logits(self.decoder(x, low_level) if self.decoder else x)
+        x = self.context(features)
+        if self.decoder:
+            x = self.decoder(x, low_level)
+        return self.logits(x) if self.logits else x
 
     def small_logits(self, images: Tensor) -> Tensor:
         """Logits (N, h, w, num_classes) at the features' size, or the decoder's."""
@@ -251,17 +248,10 @@ class DeepLabV3(Network):
         return cls(**options | {"backbone": backbone})
 
 
-def _authors_low_level(backbone: Any) -> str:
-    """What research/deeplab feeds its decoder, of stride 4."""
-    if isinstance(backbone, mobilenet_v2.MobileNetV2):
-        return "expanded_conv_2/depthwise"
-    return f"block1/unit_2/{backbone.block1.layers[1].layers[0].name}/conv3"
-
-
-def _layer_at(backbone: Any, path: str) -> Conv2d:
+def _layer_at(backbone: Any, path: str | None) -> Conv2d:
     """The convolution under `path`, scopes below the backbone's own; ValueError where there is none."""
     layer = backbone
-    for name in path.split("/"):
+    for name in (path or "").split("/"):
         layer = next((child for child in layer._layers if child.name == name), None)
         if layer is None:
             break
@@ -282,8 +272,12 @@ def deeplab_v3(
     *,
     features: str = "postnorm",
     upsampling: str = "align-corners",
+    head: str | None = None,
+    head_channels: int | None = None,
     separable_aspp: bool = False,
     image_pooling: bool = True,
+    image_pooling_crop_size: Sequence[int] | None = None,
+    image_pooling_stride: Sequence[int] = (1, 1),
     rates_follow_stride: bool = True,
     head_norm: str = "batch-norm",
     head_activation: str = "relu",
@@ -301,15 +295,18 @@ def deeplab_v3(
         backbone: a key of BACKBONES.
         num_classes: int, background included.
         output_stride: input size over feature size: 8, 16 or 32, on ResNets 4 too.
-        multi_grid: dilation factors of block4's units; (1, 1, 1) is none. None is the paper's (1, 2, 4), as far as
-            there are units.
-        depth_multiplier: of MobileNet v2, over 0; published are 0.5 and 1.0.
-        atrous_rates: of ASPP at output stride 16. None is the paper's (6, 12, 18) on ResNets and no such branches on
-            MobileNet v2, as published.
+        multi_grid: dilation factors of block4's units, of the last module's convolutions in Xception; (1, 1, 1) is
+            none. None is the paper's (1, 2, 4) on ResNets, as far as there are units, and none on Xception, as
+            published.
+        depth_multiplier: of OF_ANY_WIDTH, over 0.
+        atrous_rates: of ASPP at output stride 16. None is the paper's (6, 12, 18) on ResNets and Xception and no such
+            branches on MobileNets, as published.
         batch_norm_decay: of all moving statistics, under 1; slim's 0.997.
         name: the model's, and no part of a checkpoint's names.
-        features, upsampling, separable_aspp, image_pooling, rates_follow_stride, head_norm, head_activation, decoder,
-            low_level, preprocessing: as in DeepLabV3.
+        head: as in DeepLabV3; None is what is published on the backbone, "lr-aspp" on MobileNet v3 and else "aspp".
+        head_channels: as in DeepLabV3; None is 128 for "lr-aspp" and else 256.
+        features, upsampling, separable_aspp, image_pooling, image_pooling_crop_size, image_pooling_stride,
+            rates_follow_stride, head_norm, head_activation, decoder, low_level, preprocessing: as in DeepLabV3.
         divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
         last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
 
@@ -319,21 +316,29 @@ def deeplab_v3(
 
     Raises:
         ValueError: an unknown backbone or source of features, an output stride that the backbone has not, a multi-grid
-            of another length than block4 or on MobileNet v2.
+            of another length than block4 or on a MobileNet.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone. Received: {backbone!r}; there are {', '.join(BACKBONES)}")
-    is_mobile = backbone == "mobilenet_v2"
+    is_mobile = backbone.startswith("mobilenet")
     options: dict[str, Any] = {"output_stride": output_stride, "batch_norm_decay": batch_norm_decay}
     if is_mobile:
         if multi_grid:
-            raise ValueError(f"MobileNet v2 has no block4 for a multi_grid. Received: {multi_grid}")
-        options |= {"depth_multiplier": depth_multiplier, "divisible_by": divisible_by, "include_last_conv": last_conv}
-    else:
-        units = 2 if backbone == "resnet_v2_18" else 3
-        options |= {"multi_grid": MULTI_GRID[:units] if multi_grid is None else tuple(multi_grid)}
+            raise ValueError(f"a MobileNet has no block4 for a multi_grid. Received: {multi_grid} on {backbone}")
+        if backbone in OF_ANY_WIDTH:
+            options |= {"depth_multiplier": depth_multiplier}
+        if backbone == "mobilenet_v2":
+            options |= {"divisible_by": divisible_by, "include_last_conv": last_conv}
+    elif multi_grid is not None:
+        options |= {"multi_grid": tuple(multi_grid)}
+    elif backbone.startswith("resnet"):
+        options |= {"multi_grid": MULTI_GRID[: 2 if "_18" in backbone else 3]}
     if atrous_rates is None:
         atrous_rates = () if is_mobile else ATROUS_RATES
+    if head is None:
+        head = "lr-aspp" if backbone.startswith("mobilenet_v3") else "aspp"
+    if head_channels is None:
+        head_channels = 128 if head == "lr-aspp" else 256
     with keras.name_scope(name):
         net = BACKBONES[backbone](**options)
     model = DeepLabV3(
@@ -344,8 +349,12 @@ def deeplab_v3(
         upsampling,
         batch_norm_decay,
         name,
+        head=head,
+        head_channels=head_channels,
         separable_aspp=separable_aspp,
         image_pooling=image_pooling,
+        image_pooling_crop_size=image_pooling_crop_size,
+        image_pooling_stride=image_pooling_stride,
         rates_follow_stride=rates_follow_stride,
         head_norm=head_norm,
         head_activation=head_activation,

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -28,12 +29,14 @@ _RESNET = re.compile(r"^(?P<scope>.+)/block(?P<block>[1-4])/unit_(?P<unit>\d+)/(
 _INVERTED_RESIDUAL = re.compile(r"^(?P<scope>.+)/expanded_conv(_\d+)?/(expand|depthwise|project|squeeze_excite)/")
 _XCEPTION = re.compile(r"^(?P<scope>.+)/(?P<flow>entry|middle|exit)_flow/block(?P<block>\d+)/unit_(?P<unit>\d+)/xcep")
 _MOBILENET_V1 = re.compile(r"^(?P<scope>.+)/Conv2d_\d+_(depthwise|pointwise)/")
-DEPTH_MULTIPLIERS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+DEPTH_MULTIPLIERS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4)
 _SCOPES = {
     "mobilenet_v1": "MobilenetV1",
     "mobilenet_v2": "MobilenetV2",
     "mobilenet_v3_large": "MobilenetV3",
     "mobilenet_v3_small": "MobilenetV3",
+    "mobilenet_v3_large_seg": "MobilenetV3",
+    "mobilenet_v3_small_seg": "MobilenetV3",
     "mobilenet_edgetpu": "MobilenetEdgeTPU",
 }
 _CLASSIFIERS = ("logits", "Logits/Conv2d_1c_1x1")
@@ -46,6 +49,7 @@ FLAGS = {
     "atrous_rates": "--atrous-rates",
     "upsampling": "--upsampling",
     "output_stride": "--output-stride",
+    "image_pooling_crop_size": "--image-pooling-crop-size",
 }
 
 
@@ -83,7 +87,9 @@ class Identity:
     averages: str = field(default="none", compare=False)
 
     def __str__(self) -> str:
-        width = f" {self.depth_multiplier:g}" if self.backbone.startswith("mobilenet_v2") else ""
+        from models.deeplab_v3 import OF_ANY_WIDTH
+
+        width = f" {self.depth_multiplier:g}" if self.backbone in OF_ANY_WIDTH else ""
         classes = f", {self.num_classes} classes" if self.num_classes else ", no classifier"
         scope = "" if self.scope == canonical_scope(self.backbone) else f" (under the scope {self.scope})"
         return f"{self.kind}{self.backbone}{width}{classes}{scope}"
@@ -109,7 +115,9 @@ class Identity:
         if not self.segments:
             return ""
         title = next((family.title for family in FAMILIES if family.name == self.family), "")
-        return f"{title} DeepLab v3{'+' if self.config.get('decoder') else ''}, ".lstrip()
+        plus = "+" if self.config.get("decoder") else ""
+        head = self.config.get("head", "aspp").replace("-", " ").replace("lr aspp", "Lite R-ASPP")
+        return f"{title} DeepLab v3{plus}{'' if head == 'aspp' else f' with {head}'}, ".lstrip()
 
     def assumptions(self, said: tuple[str, ...] = ()) -> str:
         """One line of what is assumed and was not `said` (arguments of `deeplab_v3`) otherwise; empty for nothing."""
@@ -125,6 +133,8 @@ def _in_words(name: str, value: Any) -> str:
         fed = preprocessing_of(value)
         mean = ", ".join(f"{channel:.2f}" for channel in fed.mean)
         return f"mean ({mean})" + ("" if fed.order == "RGB" else f" in {fed.order}")
+    if name == "image_pooling_crop_size" and value is None:
+        return "image pooling over the whole image"
     if name == "multi_grid" and set(value) == {1}:
         return "multi-grid none"
     shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -283,7 +293,7 @@ def _classifier(identity: Identity, here: Shapes) -> Identity:
         atrous=not identity.backbone.startswith("mobilenet"),
         translation=replace(identity.translation, changes=changes),
     )
-    return _if_there_is_one(described, "", here)
+    return _if_there_is_one(described)
 
 
 def _segmenter(identity: Identity, family: Family, here: Shapes) -> Identity:
@@ -297,9 +307,11 @@ def _segmenter(identity: Identity, family: Family, here: Shapes) -> Identity:
         settings |= {"depth_multiplier": identity.depth_multiplier, "divisible_by": identity.divisible_by}
         settings.pop("multi_grid", None)
         settings.pop("features", None)
+        if identity.backbone != "mobilenet_v2":
+            settings.pop("last_conv", None)
     else:
         settings.pop("last_conv", None)
-        units = 2 if identity.backbone.endswith("_18") else 3
+        units = 2 if "_18" in identity.backbone else 3
         grid = settings.get("multi_grid")
         settings["multi_grid"] = (1,) * units if grid is None else tuple(grid[:units])
     settings["atrous_rates"] = rates
@@ -315,24 +327,18 @@ def _segmenter(identity: Identity, family: Family, here: Shapes) -> Identity:
         assumed=assumed,
         head=tuple(name for name in here if not within(name, canonical_scope(identity.backbone))),
     )
-    has_cell = sum(within(name, "meta_architecture") for name in here) > 1  # one alone is a leftover
-    return _if_there_is_one(described, " with a dense prediction cell" if has_cell else "", here)
+    return _if_there_is_one(described)
 
 
-def _if_there_is_one(identity: Identity, cell: str, here: Shapes) -> Identity:
+def _if_there_is_one(identity: Identity) -> Identity:
     """`identity`; UnknownNetwork where this project has no such network."""
     from models.deeplab_v3 import BACKBONES
 
-    if identity.backbone in BACKBONES and not cell:
+    if identity.backbone in BACKBONES:
         return identity
-    kind = identity.kind.removesuffix(", ")
-    if identity.segments and any(within(name, "decoder") for name in here):
-        kind = f"{kind.rstrip('+')}+"
+    kind = f"{identity.kind.removesuffix(', ')} on " if identity.kind else ""
     classes = f", {identity.num_classes} classes" if identity.num_classes else ""
-    raise UnknownNetwork(
-        f"this is {kind + ' on ' if kind else ''}{identity.backbone}{cell}{classes}; "
-        "this project has no such network (yet)"
-    )
+    raise UnknownNetwork(f"this is {kind}{identity.backbone}{classes}; this project has no such network (yet)")
 
 
 def _resnets(shapes: Shapes, model: str | None) -> dict[str, Network]:
@@ -380,38 +386,75 @@ def _mobilenets(shapes: Shapes) -> dict[str, Network]:
 
 def _mobilenet(scope: str, shapes: Shapes) -> Network:
     """MobileNet v2, or what is built of its units: v3 has squeeze and excitation, EdgeTPU 3x3 expansions."""
+    from models.mobilenet_edgetpu import DEPTHWISE, FUSED
     from models.mobilenet_v2 import INVERTED_RESIDUALS, make_divisible
 
     units = {name.removeprefix(f"{scope}/").partition("/")[0] for name in shapes if within(name, scope)}
     if sum(f"{scope}/expanded_conv" in name and "/squeeze_excite/" in name for name in shapes) > 1:
-        return Network(scope, "mobilenet_v3_large" if "expanded_conv_11" in units else "mobilenet_v3_small")
+        return Network(scope, _mobilenet_v3(scope, units, shapes))
     if sum(shapes.get(f"{scope}/{unit}/expand/weights", ())[:2] == (3, 3) for unit in units) > 1:
-        return Network(scope, "mobilenet_edgetpu")
-    widths = {
-        f"{scope}/expanded_conv{f'_{index}' if index else ''}/project/weights": width
-        for index, (width, _) in enumerate(INVERTED_RESIDUALS)
-    }
-    widths = {name: width for name, width in widths.items() if name in shapes}
+        backbone, divisors, widths = "mobilenet_edgetpu", (8,), [unit[-2] for unit in (*FUSED, *DEPTHWISE)]
+    else:
+        backbone, divisors, widths = "mobilenet_v2", (8, 1), [width for width, _ in INVERTED_RESIDUALS]
+    names = [f"expanded_conv{f'_{index}' if index else ''}/project" for index in range(len(widths))]
+    return _of_some_width(scope, backbone, dict(zip(names, widths, strict=True)), make_divisible, divisors, shapes)
+
+
+def _mobilenet_v3(scope: str, units: set[str], shapes: Shapes) -> str:
+    """Large has fifteen units, small eleven; half as wide at the end where they are for segmentation."""
+    from models.mobilenet_v3 import KINDS
+
+    kind = "large" if "expanded_conv_11" in units else "small"
+    wide = KINDS[kind][0]
+    ends = [shapes.get(f"{scope}/expanded_conv_{index}/project/weights") for index in range(len(wide) - 3, len(wide))]
+    ends.append(shapes.get(f"{scope}/Conv_1/weights"))
+    full = [width for *_, width, _, _, _ in wide[-3:]] + [6 * wide[-1][2]]
+    halved = sum(shape is not None and 2 * shape[-1] == width for shape, width in zip(ends, full, strict=True))
+    return f"mobilenet_v3_{kind}{'_seg' if halved > 1 else ''}"
+
+
+def _of_some_width(
+    scope: str,
+    backbone: str,
+    widths: dict[str, int],
+    rounded: Callable[[float, int], int],
+    divisors: tuple[int, ...],
+    shapes: Shapes,
+) -> Network:
+    """The Network with the depth multiplier that its channels tell.
+
+    widths: {layer under the scope: channels at multiplier 1}. rounded: (channels, divisor) → channels.
+    """
+    there = {f"{scope}/{layer}/weights": w for layer, w in widths.items() if f"{scope}/{layer}/weights" in shapes}
     odd: dict[tuple[float, int], list[str]] = {}
-    last = shapes.get(f"{scope}/expanded_conv_16/project/weights", (INVERTED_RESIDUALS[-1][0],))[-1]
-    for divisor in (8, 1):
-        for multiplier in (*DEPTH_MULTIPLIERS, round(last / INVERTED_RESIDUALS[-1][0], 2)):  # a user's own may be any
+    known = list(DEPTH_MULTIPLIERS)
+    if there:  # a user's own may be any
+        last = list(there)[-1]
+        known.append(round(shapes[last][-1] / there[last], 2))
+    for divisor in divisors:
+        for multiplier in known:
             odd[multiplier, divisor] = [
-                name for name, w in widths.items() if shapes[name][-1:] != (make_divisible(w * multiplier, divisor),)
+                name for name, width in there.items() if shapes[name][-1:] != (rounded(width * multiplier, divisor),)
             ]
     multiplier, divisor = min(odd, key=lambda rule: len(odd[rule]))
     if not odd[multiplier, divisor]:
-        return Network(scope, "mobilenet_v2", multiplier, divisor)
+        return Network(scope, backbone, multiplier, divisor)
     return Network(
         scope,
-        "mobilenet_v2",
+        backbone,
         problem=f"{scope}: channels as no depth multiplier of {DEPTH_MULTIPLIERS} gives them "
         f"({odd[multiplier, divisor][0]}: {shapes[odd[multiplier, divisor][0]]})",
     )
 
 
 def _mobilenets_v1(shapes: Shapes) -> dict[str, Network]:
-    return {scope: Network(scope, "mobilenet_v1") for scope in _scopes(_MOBILENET_V1, shapes)}
+    from models.mobilenet_v1 import SEPARABLE_CONVOLUTIONS, scaled_channels
+
+    widths = {f"Conv2d_{n}_pointwise": width for n, (width, _) in enumerate(SEPARABLE_CONVOLUTIONS, start=1)}
+    return {
+        scope: _of_some_width(scope, "mobilenet_v1", widths, lambda width, _: scaled_channels(width, 1), (8,), shapes)
+        for scope in _scopes(_MOBILENET_V1, shapes)
+    }
 
 
 def _xceptions(shapes: Shapes) -> dict[str, Network]:

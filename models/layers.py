@@ -1,6 +1,6 @@
 """The layers all networks are made of, under slim's names, and the functions between them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
@@ -19,7 +19,17 @@ from models.backend import (
     subsample,
     sum_over_replicas,
 )
-from models.network import Module, Network, Scope, built_on_call, recording, serializable, setting
+from models.network import (
+    Module,
+    Network,
+    Scope,
+    Unscoped,
+    built_on_call,
+    recording,
+    serializable,
+    setting,
+    with_options_of,
+)
 
 __all__ = [
     "ON_TENSORFLOW",
@@ -32,6 +42,7 @@ __all__ = [
     "Network",
     "Scope",
     "Tensor",
+    "Unscoped",
     "batch_norm_folded",
     "built_on_call",
     "classify",
@@ -41,14 +52,15 @@ __all__ = [
     "replicas",
     "resize_bilinear",
     "serializable",
+    "strides_and_dilations",
     "subsample",
     "sum_over_replicas",
     "to_be_restored",
+    "with_options_of",
 ]
 
 UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 Activation = Callable[[Tensor], Tensor] | None
-UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 
 _folded: ContextVar[bool] = ContextVar("folded", default=False)
 _to_be_restored: ContextVar[bool] = ContextVar("to_be_restored", default=False)
@@ -222,7 +234,31 @@ class DepthwiseConv2d(Conv2d):
         return (kernel_size, kernel_size, in_channels, 1)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        return ops.depthwise_conv(x, self.kernel, strides=self.stride, padding="same", dilation_rate=self.dilation)
+        # TensorFlow's own kernel has no gradient of a dilated one; Keras goes through SpaceToBatch, which has.
+        options = {"strides": self.stride, "dilation_rate": self.dilation}
+        if self.padding is None:
+            return ops.depthwise_conv(x, self.kernel, padding="same", **options)
+        pad = (self.padding, self.padding)
+        return ops.depthwise_conv(ops.pad(x, ((0, 0), pad, pad, (0, 0))), self.kernel, padding="valid", **options)
+
+
+def strides_and_dilations(strides: Sequence[int], output_stride: int, reached: int) -> list[tuple[int, int]]:
+    """(stride, dilation) of layers so that all together do not stride further than `output_stride`.
+
+    Until that is reached a layer keeps its stride. After that it strides by 1, and what it would have strided by
+    multiplies the dilation of those behind it, not its own: slim's `stack_blocks_dense`.
+
+    strides: of the layers, one after the other. reached: what was strided before them.
+    """
+    found, dilation = [], 1
+    for stride in strides:
+        dense = reached * stride > output_stride
+        found.append((1 if dense else stride, dilation))
+        if dense:
+            dilation *= stride
+        else:
+            reached *= stride
+    return found
 
 
 def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
@@ -234,6 +270,9 @@ def classify(features: Tensor, logits: Module) -> Tensor:
     """Features (N, h, w, C) → float32 (N, num_classes): global mean, then the 1x1 convolution `logits`."""
     x = logits(ops.mean(features, axis=(1, 2), keepdims=True))
     return ops.cast(ops.squeeze(x, axis=(1, 2)), "float32")
+
+
+UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 
 
 def resize_bilinear(x: Tensor, height: Any, width: Any, upsampling: str = "align-corners") -> Tensor:

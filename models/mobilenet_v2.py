@@ -7,7 +7,17 @@ from collections.abc import Mapping
 
 from keras import ops
 
-from models.layers import Conv2d, DepthwiseConv2d, Module, Network, Scope, Tensor, classify, serializable
+from models.layers import (
+    Conv2d,
+    DepthwiseConv2d,
+    Module,
+    Network,
+    Scope,
+    Tensor,
+    classify,
+    serializable,
+    strides_and_dilations,
+)
 from models.preprocessing import UNIT_RANGE
 
 # Channels and stride of each inverted residual, at depth multiplier 1 (paper, table 2).
@@ -87,6 +97,7 @@ class MobileNetV2(Network):
     """
 
     preprocessing = UNIT_RANGE
+    low_level = "expanded_conv_2/depthwise"  # of stride 4: what research/deeplab feeds its decoder
 
     def __init__(
         self,
@@ -116,21 +127,21 @@ class MobileNetV2(Network):
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.depth_multiplier = depth_multiplier
+        self.divisible_by = divisible_by
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu6 = {"batch_norm": norm, "activation": ops.relu6}
 
         channels = make_divisible(32 * depth_multiplier, divisible_by)
         self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **relu6)
         units = []
-        reached, dilation = 2, 1
-        for index, (width, stride) in enumerate(INVERTED_RESIDUALS):
+        rates = strides_and_dilations([stride for _, stride in INVERTED_RESIDUALS], output_stride, reached=2)
+        for index, ((width, _), (stride, dilation)) in enumerate(zip(INVERTED_RESIDUALS, rates, strict=True)):
             out_channels = make_divisible(width * depth_multiplier, divisible_by)
-            dense = reached * stride > output_stride
             units.append(
                 InvertedResidual(
                     channels,
                     out_channels,
-                    1 if dense else stride,
+                    stride,
                     dilation,
                     expansion=1 if index == 0 else 6,
                     norm=norm,
@@ -138,10 +149,6 @@ class MobileNetV2(Network):
                 )
             )
             channels = out_channels
-            if dense:
-                dilation *= stride
-            else:
-                reached *= stride
         self.units = units
         self.last_conv = None
         if include_last_conv:
@@ -188,7 +195,8 @@ def mobilenet_v2(
         depth_multiplier: on all channels, over 0; published are 0.35, 0.5, 0.75, 1.0, 1.3 and 1.4.
         include_last_conv: whether there is a `Conv_1`; DeepLab's backbone ends before it, a classifier needs it.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
-        divisible_by: of the numbers of channels: 8, or research/deeplab's 1 where the depth multiplier is not 1.
+        divisible_by: what channels are multiples of: 8 in slim's classifiers; 1 in research/deeplab where the depth
+            multiplier is not 1.
         name: slim's scope, the first part of every variable's name.
 
     Returns:

@@ -4,12 +4,13 @@ A module is built by its parent, inside the parent's name scope, so that `variab
 in a slim checkpoint.
 """
 
+import inspect
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import keras
 
@@ -18,6 +19,8 @@ from models.preprocessing import Preprocessing
 
 # A class under this decorator is found again by `keras.models.load_model` once its module has been imported.
 serializable = keras.saving.register_keras_serializable(package="slim_deeplab")
+
+Built = TypeVar("Built")
 
 _recorders: ContextVar[tuple] = ContextVar("recorders", default=())
 _built_on_call: ContextVar[bool] = ContextVar("built_on_call", default=False)
@@ -47,6 +50,19 @@ def recording(end_points: dict, only: "Module | None" = None) -> Iterator[dict]:
 def built_on_call() -> AbstractContextManager:
     """Within it, building a module leaves its children to their first call: what is not called has no variables."""
     return setting(_built_on_call, True)
+
+
+def with_options_of(template: Callable[..., Built]) -> Callable[[Callable[..., Built]], Callable[..., Built]]:
+    """Gives a builder the keyword arguments of `template`, for a reader, an editor and `inspect.signature`."""
+    signature = inspect.signature(template)
+    keywords = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+
+    def decorate(builder: Callable[..., Built]) -> Callable[..., Built]:
+        builder.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
+        builder.__doc__ = f"{builder.__doc__}\n\n{inspect.getdoc(template)}"
+        return builder
+
+    return decorate
 
 
 class Module(keras.layers.Layer):
@@ -86,6 +102,14 @@ class Scope(Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+class Unscoped(Module):
+    """A module whose children are named as if they were its parent's own: it adds nothing to a variable's name."""
+
+    @contextmanager
+    def _open_name_scope(self) -> Iterator[None]:
+        yield
 
 
 class Network(Module, keras.Model):

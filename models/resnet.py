@@ -7,9 +7,8 @@ He et al., "Identity Mappings in Deep Residual Networks" (v2, https://arxiv.org/
 Learning for Image Recognition" (v1, https://arxiv.org/abs/1512.03385).
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -25,6 +24,7 @@ from models.layers import (
     max_pool,
     serializable,
     subsample,
+    with_options_of,
 )
 from models.preprocessing import MEAN_SUBTRACTED, UNIT_RANGE
 
@@ -116,7 +116,30 @@ class BottleneckV1(Module):
         return ops.relu(shortcut + residual)
 
 
-Block = type[BasicBlock] | type[Bottleneck] | type[BottleneckV1]
+@serializable
+class LiteBottleneckV1(Module):
+    """Two 3x3 convolutions, with batch norm after each and ReLU after the sum, of research/deeplab's ResNet-18."""
+
+    expansion = 1
+    end_point = ""
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, dilation: int = 1, *, norm: Mapping[str, float]):
+        super().__init__(name="lite_bottleneck_v1")
+        self.stride = stride
+        self.shortcut = (
+            None if in_channels == width else conv1x1(in_channels, width, stride, batch_norm=norm, name="shortcut")
+        )
+        self.conv1 = conv3x3(in_channels, width, dilation=dilation, batch_norm=norm, activation=ops.relu, name="conv1")
+        self.conv2 = conv3x3(width, width, stride, dilation, batch_norm=norm, name="conv2")
+
+    def call(self, x: Tensor) -> Tensor:
+        """(N, h, w, in_channels) → (N, h / stride, w / stride, width * expansion)."""
+        residual = self.conv2(self.conv1(x))
+        shortcut = self.shortcut(x) if self.shortcut else subsample(x, self.stride)
+        return ops.relu(shortcut + residual)
+
+
+Block = type[BasicBlock] | type[Bottleneck] | type[BottleneckV1] | type[LiteBottleneckV1]
 
 
 @serializable
@@ -125,7 +148,7 @@ class ResNet(Network):
 
     Args:
         name: slim's scope, and so the first part of every variable's name.
-        block: BasicBlock, Bottleneck or BottleneckV1, the class.
+        block: BasicBlock, Bottleneck, BottleneckV1 or LiteBottleneckV1, the class.
         units: how many units each of the four blocks has.
         num_classes: outputs of the `logits` convolution over the globally pooled features; None for the features.
         output_stride: input size over feature size: 4, 8, 16 or 32. Below 32, the units that would have strided
@@ -134,6 +157,8 @@ class ResNet(Network):
             None for none.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         width: channels of the root convolution; the blocks follow.
+        root: channels of the three 3x3 convolutions that research/deeplab's "beta" nets have in place of the 7x7 one;
+            these nets are fed [-1, 1]. None for the 7x7.
 
     Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`),
     after postnorm and ReLU for v2; or float32 logits (N, num_classes).
@@ -152,6 +177,7 @@ class ResNet(Network):
         multi_grid: Sequence[int] | None = None,
         batch_norm_decay: float = 0.997,
         width: int = 64,
+        root: Sequence[int] | None = None,
     ):
         super().__init__(name=name)
         if output_stride not in (4, 8, 16, 32):
@@ -168,27 +194,41 @@ class ResNet(Network):
             "multi_grid": None if multi_grid is None else tuple(multi_grid),
             "batch_norm_decay": batch_norm_decay,
             "width": width,
+            "root": None if root is None else tuple(root),
         }
-        is_v1 = block is BottleneckV1
-        self.preprocessing = MEAN_SUBTRACTED if is_v1 else UNIT_RANGE
+        is_v1 = block in (BottleneckV1, LiteBottleneckV1)
+        self.preprocessing = MEAN_SUBTRACTED if is_v1 and root is None else UNIT_RANGE
         self.backbone_scope = name
         self.head_scopes = (f"{name}/logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.norm = {"epsilon": 1e-5, "decay": batch_norm_decay}
 
-        self.stride, self.dilation, self.channels = 4, 1, width
-        root = {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {}
-        self.conv1 = Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **root)
+        self.root = self._make_root(width, root, {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {})
+        self.stride, self.dilation, self.channels = 4, 1, root[-1] if root else width
         self.block1 = self._make_block("block1", block, width, units[0], stride=2)
         self.block2 = self._make_block("block2", block, 2 * width, units[1], stride=2)
         self.block3 = self._make_block("block3", block, 4 * width, units[2], stride=2)
         self.block4 = self._make_block("block4", block, 8 * width, units[3], stride=1, multi_grid=multi_grid)
         self.out_channels = self.channels
+        # What research/deeplab feeds a decoder: of stride 4, so before block1's last unit, which strides.
+        last = "conv3" if block.expansion > 1 else "conv2"
+        self.low_level = f"block1/unit_{units[0] - 1}/{self.block1.layers[0].layers[0].name}/{last}"
         self.postnorm = None if is_v1 else BatchNorm(self.channels, activation=ops.relu, name="postnorm", **self.norm)
         if self.postnorm:
             self.postnorm.end_point = ""
         self.logits = None if num_classes is None else conv1x1(self.channels, num_classes, name="logits")
+
+    @staticmethod
+    def _make_root(width: int, channels: Sequence[int] | None, options: dict[str, Any]) -> list[Conv2d]:
+        if channels is None:
+            return [Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **options)]
+        first, second, third = channels
+        return [
+            conv3x3(3, first, stride=2, name="conv1_1", **options),
+            conv3x3(first, second, name="conv1_2", **options),
+            conv3x3(second, third, name="conv1_3", **options),
+        ]
 
     def _make_block(
         self,
@@ -215,9 +255,17 @@ class ResNet(Network):
                 self.stride *= unit_stride
         return Scope(name, layers, end_point="")
 
+    @property
+    def conv1(self) -> Conv2d:
+        """The convolution that sees the images."""
+        return self.root[0]
+
     def raw_features(self, images: Tensor) -> Tensor:
         """block4's output (N, h, w, C); for v2 the sum before postnorm and ReLU."""
-        x = max_pool(self.conv1(images), 3, stride=2)
+        x = images
+        for convolution in self.root:
+            x = convolution(x)
+        x = max_pool(x, 3, stride=2)
         return self.block4(self.block3(self.block2(self.block1(x))))
 
     def features(self, images: Tensor) -> Tensor:
@@ -237,13 +285,14 @@ class ResNet(Network):
         return cls(**options | {"block": keras.saving.get_registered_object(options["block"])})
 
 
-Options = ParamSpec("Options")
+BETA_ROOT = (64, 64, 128)
 
 
 def _resnet(
     scope: str,
     block: Block,
     units: tuple[int, int, int, int],
+    root: tuple[int, int, int] | None = None,
     *,
     num_classes: int | None = None,
     output_stride: int = 32,
@@ -267,75 +316,84 @@ def _resnet(
     Raises:
         ValueError: another output stride, or a multi-grid of another length than block4.
     """
-    net = ResNet(name or scope, block, units, num_classes, output_stride, multi_grid, batch_norm_decay, width)
+    net = ResNet(name or scope, block, units, num_classes, output_stride, multi_grid, batch_norm_decay, width, root)
     net.build()
     return net
 
 
-def _with_options_of(
-    template: Callable[Concatenate[str, Any, tuple[int, int, int, int], Options], ResNet],
-) -> Callable[[Callable[..., ResNet]], Callable[Options, ResNet]]:
-    """Gives a builder the keyword arguments of `template`, for a reader, an editor and `inspect.signature`."""
-    signature = inspect.signature(template)
-    keywords = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-
-    def decorate(builder: Callable[..., ResNet]) -> Callable[Options, ResNet]:
-        builder.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
-        builder.__doc__ = f"{builder.__doc__}\n\n{inspect.getdoc(template)}"
-        return builder
-
-    return decorate
-
-
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v2_18(**options: Any) -> ResNet:
     """ResNet v2 of 18 layers, of basic blocks (v1's paper, table 1; slim has none)."""
     return _resnet("resnet_v2_18", BasicBlock, (2, 2, 2, 2), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v2_34(**options: Any) -> ResNet:
     """ResNet v2 of 34 layers, of basic blocks (v1's paper, table 1; slim has none)."""
     return _resnet("resnet_v2_34", BasicBlock, (3, 4, 6, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v2_50(**options: Any) -> ResNet:
     """ResNet v2 of 50 layers (v1's paper, table 1; slim's `resnet_v2_50`)."""
     return _resnet("resnet_v2_50", Bottleneck, (3, 4, 6, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v2_101(**options: Any) -> ResNet:
     """ResNet v2 of 101 layers (v1's paper, table 1; slim's `resnet_v2_101`)."""
     return _resnet("resnet_v2_101", Bottleneck, (3, 4, 23, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v2_152(**options: Any) -> ResNet:
     """ResNet v2 of 152 layers (v1's paper, table 1; slim's `resnet_v2_152`)."""
     return _resnet("resnet_v2_152", Bottleneck, (3, 8, 36, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v2_200(**options: Any) -> ResNet:
     """ResNet v2 of 200 layers (v2's paper, table 5; slim's `resnet_v2_200`)."""
     return _resnet("resnet_v2_200", Bottleneck, (3, 24, 36, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v1_50(**options: Any) -> ResNet:
     """ResNet v1 of 50 layers (v1's paper, table 1; slim's `resnet_v1_50`)."""
     return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v1_101(**options: Any) -> ResNet:
     """ResNet v1 of 101 layers (v1's paper, table 1; slim's `resnet_v1_101`)."""
     return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), **options)
 
 
-@_with_options_of(_resnet)
+@with_options_of(_resnet)
 def resnet_v1_152(**options: Any) -> ResNet:
     """ResNet v1 of 152 layers (v1's paper, table 1; slim's `resnet_v1_152`)."""
     return _resnet("resnet_v1_152", BottleneckV1, (3, 8, 36, 3), **options)
+
+
+@with_options_of(_resnet)
+def resnet_v1_18(**options: Any) -> ResNet:
+    """ResNet v1 of 18 layers, of research/deeplab's lite units (its `core/resnet_v1_beta.py`)."""
+    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), **options)
+
+
+@with_options_of(_resnet)
+def resnet_v1_18_beta(**options: Any) -> ResNet:
+    """The same with a narrow root of three convolutions (research/deeplab's `resnet_v1_18_beta`)."""
+    return _resnet("resnet_v1_18", LiteBottleneckV1, (2, 2, 2, 2), (16, 16, 32), **options)
+
+
+@with_options_of(_resnet)
+def resnet_v1_50_beta(**options: Any) -> ResNet:
+    """ResNet v1 of 50 layers with a root of three convolutions (research/deeplab's `resnet_v1_50_beta`)."""
+    return _resnet("resnet_v1_50", BottleneckV1, (3, 4, 6, 3), BETA_ROOT, **options)
+
+
+@with_options_of(_resnet)
+def resnet_v1_101_beta(**options: Any) -> ResNet:
+    """ResNet v1 of 101 layers with a root of three convolutions (research/deeplab's `resnet_v1_101_beta`)."""
+    return _resnet("resnet_v1_101", BottleneckV1, (3, 4, 23, 3), BETA_ROOT, **options)

@@ -82,12 +82,13 @@ def shapes_of():
     """A function: name of a builder, "features", "classifier" (1001) or "deeplab" (21) → {name: shape}.
 
     Each is built once and kept, with kernels of zeros, which takes a quarter of the time that random ones do. A
-    ResNet's features are those within its DeepLab: they were built by the same call.
+    network's features are those within its DeepLab, built by the same call, but for MobileNet v2's last convolution.
     """
     import keras
     from keras import ops
 
     from models.deeplab_v3 import BACKBONES, deeplab_v3
+    from models.identify import canonical_scope
     from models.weight_init import named_variables
 
     def shapes(model):
@@ -103,6 +104,7 @@ def shapes_of():
                 return shapes(BACKBONES[name](num_classes=1001))
             if name == "mobilenet_v2":
                 return shapes(BACKBONES[name]())
-        return {n: shape for n, shape in built(name, "deeplab").items() if n.startswith(f"{name}/")}
+        scope = canonical_scope(name)
+        return {n: shape for n, shape in built(name, "deeplab").items() if n.startswith(f"{scope}/")}
 
     return lambda name, top: dict(built(name, top))

@@ -118,6 +118,9 @@ class Translation:
 
 _BRANCH = re.compile(r"aspp([1-9])(_depthwise|_pointwise)?/")
 _DECODER = re.compile(r"decoder/decoder_conv\d(?P<separable>_depthwise|_pointwise)?/")
+_LITE_DECODER = "decoder/decoder_conv0"  # MobileNet v3's, whose output is the logits: one convolution with biases
+
+_AS_WIDE_AS_THE_HEAD = ("concat_projection/weights", "aspp0/weights", "meta_architecture/concat_projection/weights")
 
 
 def head_told(shapes: Shapes) -> dict[str, Any]:
@@ -125,15 +128,29 @@ def head_told(shapes: Shapes) -> dict[str, Any]:
 
     `num_classes` is None where there are no logits; `branches` counts the dilated ones.
     """
-    logits = shapes.get("logits/semantic/weights") or shapes.get("logits/semantic/biases")
+    lite = any(f"{_LITE_DECODER}/{leaf}" in shapes for leaf in ("weights", "biases"))
+    logits = next(
+        (
+            shapes[f"{scope}/{leaf}"]
+            for scope in ("logits/semantic", *([_LITE_DECODER] if lite else []))
+            for leaf in ("weights", "biases")
+            if f"{scope}/{leaf}" in shapes
+        ),
+        None,
+    )
     branches = [match for match in map(_BRANCH.match, shapes) if match]
     split = [match for match in branches if match[2]]
     decoder = [match for match in map(_DECODER.match, shapes) if match]
     separable = [match for match in decoder if match["separable"]]
+    # One variable alone of the cell is a leftover of something.
+    cell = sum(within(name, "meta_architecture") for name in shapes) > 1
+    channels = next((shapes[name][-1] for name in _AS_WIDE_AS_THE_HEAD if name in shapes), 256)
     return {
+        "head": "lr-aspp" if lite else "dense-prediction-cell" if cell else "aspp",
+        "head_channels": channels,
         "num_classes": logits[-1] if logits else None,
         "branches": len({match[1] for match in branches}),
         "separable_aspp": len(split) > len(branches) / 2,
         "image_pooling": any(within(name, "image_pooling") for name in shapes),
-        "decoder": None if not decoder else "separable" if len(separable) > len(decoder) / 2 else "plain",
+        "decoder": None if not decoder or lite else "separable" if len(separable) > len(decoder) / 2 else "plain",
     }

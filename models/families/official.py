@@ -15,7 +15,11 @@ def _assumed(backbone: str) -> dict:
     assumed = {"atrous_rates": (6, 12, 18), "output_stride": 16}
     if backbone.startswith("resnet_v1"):
         fed = "unit-range" if backbone.endswith("_beta") else "deeplab-mean-subtracted"
-        assumed = {"multi_grid": None, "preprocessing": fed} | assumed
+        assumed = {"preprocessing": fed} | assumed
+    if not backbone.startswith("mobilenet"):
+        assumed = {"multi_grid": None} | assumed
+    if backbone.startswith("mobilenet_v3"):
+        assumed |= {"image_pooling_crop_size": None}
     return assumed
 
 

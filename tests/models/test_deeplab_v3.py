@@ -69,7 +69,7 @@ def test_every_part_of_the_head_is_a_head_scope():
 @pytest.mark.parametrize(("output_stride", "rates"), [(8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])])
 def test_rates_follow_the_output_stride(output_stride, rates):
     model = deeplab_v3("resnet_v2_18", 3, output_stride=output_stride)
-    assert [branch.dilation for branch in model.aspp] == [1, *rates]
+    assert [convolution.dilation for (convolution,) in model.context.branches] == [1, *rates]
     assert model.small_logits(images_of(65)).shape == (1, 64 // output_stride + 1, 64 // output_stride + 1, 3)
 
 
@@ -87,7 +87,7 @@ def test_one_set_of_weights_serves_every_output_stride():
         step = stride // 8
         assert largest_difference(outputs[stride], outputs[8][:, ::step, ::step]) < 1e-4
     # The rates follow, so that a branch looks at the same pixels; 1x1 and 3x3 see what they saw at stride 8.
-    dense = {s: np.asarray(m.aspp[3](outputs[s])) for s, m in models.items()}
+    dense = {s: np.asarray(m.context.branches[3][0](outputs[s])) for s, m in models.items()}
     assert largest_difference(dense[16], dense[8][:, ::2, ::2]) < 1e-4
 
 
@@ -123,14 +123,16 @@ def test_image_pooling_is_the_first_and_sees_the_whole_image():
     model = tiny()
     randomize(named_variables(model))
     seen = {}
-    model.concat_projection.call = lambda x: seen.setdefault("concatenated", x)[..., :ASPP_CHANNELS]
+    model.context.concat_projection.call = lambda x: seen.setdefault("concatenated", x)[..., :ASPP_CHANNELS]
     x = np.asarray(model.backbone.features(images_of(65)))
     model(images_of(65))
     pooled, *branches = np.split(np.asarray(seen["concatenated"]), 5, axis=-1)
-    expected = np.asarray(model.image_pooling(x.mean(axis=(1, 2), keepdims=True)))
+    expected = np.asarray(model.context.image_pooling(x))
+    mean = np.asarray(model.context.image_pooling(x.mean(axis=(1, 2), keepdims=True)))
+    assert largest_difference(expected, mean) < 1e-5
     assert largest_difference(pooled, np.broadcast_to(expected, pooled.shape)) < 1e-5
-    for found, branch in zip(branches, model.aspp, strict=True):
-        assert largest_difference(found, branch(x)) < 1e-5
+    for found, (convolution,) in zip(branches, model.context.branches, strict=True):
+        assert largest_difference(found, convolution(x)) < 1e-5
 
 
 def test_logits_are_upsampled_with_aligned_corners_unless_told():
@@ -157,7 +159,7 @@ def test_the_head_is_fed_from_postnorm_or_from_the_raw_sum():
     assert np.min(fed["postnorm"]) >= 0 > np.min(fed["block4"])
     for one in (model, raw):
         seen = []
-        one.aspp[0].call = lambda x, seen=seen, call=one.aspp[0].call: seen.append(x) or call(x)
+        one.context.call = lambda x, seen=seen, call=one.context.call: seen.append(x) or call(x)
         one(images)
         np.testing.assert_array_equal(seen[0], fed[one.feature_source])
     trainable = {name for name, variable in named_variables(raw).items() if variable.trainable}
@@ -193,8 +195,9 @@ def test_bad_arguments_are_said(arguments, message):
 
 
 def test_every_backbone_is_there():
-    assert {name.rpartition("_")[0] for name in BACKBONES} == {"resnet_v2", "resnet_v1", "mobilenet"}
-    assert all(callable(build) for build in BACKBONES.values())
+    kinds = ("resnet_v2_", "resnet_v1_", "xception_", "mobilenet_v", "mobilenet_edgetpu")
+    assert all(any(name.startswith(kind) for name in BACKBONES) for kind in kinds)
+    assert all(build.__name__ == name for name, build in BACKBONES.items())
 
 
 # The published networks
