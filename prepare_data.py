@@ -72,9 +72,7 @@ def draw_sample(args: argparse.Namespace) -> None:
 
 
 def make_voc(args: argparse.Namespace) -> None:
-    """Makes PASCAL VOC 2012 with the 10,582 images of trainaug from both official archives; goes on where it was
-    killed, and does nothing where all is done.
-    """
+    """Makes VOC 2012 with the 10,582 images of trainaug from both official archives, or goes on where it was killed."""
     from data.prepare.voc import SBD, VOC, Archive, checked, prepare_voc
     from engine.download import download
 

@@ -80,8 +80,8 @@ def _download(url: str, target: Path, checksum: str | None) -> Path:
         raise
     except requests.RequestException as error:
         raise DownloadError(
-            f"{url}: cannot be downloaded ({error}). The same command goes on where it stopped; ${MIRROR} names "
-            f"another address for it, and a file that was had otherwise is taken from {target}"
+            f"{url}: cannot be downloaded ({_cause(error)}). The same command goes on where it stopped; ${MIRROR} "
+            f"names another address for it, and a file that was had otherwise is taken from {target}"
         ) from error
     except ValueError as error:  # pooch's
         raise WrongChecksum(f"{url}: what came does not have the checksum {checksum}; it was deleted") from error
@@ -90,6 +90,13 @@ def _download(url: str, target: Path, checksum: str | None) -> Path:
     os.replace(work / target.name, target)
     shutil.rmtree(work)
     return target
+
+
+def _cause(error: Exception) -> str:
+    """What an exception of requests says, without the addresses and objects that it was passed through."""
+    inner = error.args[0] if error.args else error
+    text = str(getattr(inner, "reason", inner))
+    return text.rpartition("): ")[2] if text.startswith("HTTP") else text
 
 
 def _resuming(partial: Path) -> Callable[[str, str, Any], None]:

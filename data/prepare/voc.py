@@ -68,7 +68,7 @@ def prepare_voc(out: str | Path, voc: Callable[[], Path], sbd: Callable[[], Path
         what is there now, in lines; and how it differs from the published lists, where it does.
 
     Raises:
-        DataError: an archive that is damaged or another one; no room on the disk.
+        UserError: an archive that is damaged or another one; no room on the disk.
     """
     folder = Folder(Path(out))
     try:

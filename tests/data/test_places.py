@@ -5,8 +5,8 @@ import pytest
 import eval_seg
 import slim_deeplab
 import train_seg
-from data.images import DataError
 from data.places import VOC_PLACES, check_room, voc_folder
+from errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ def test_a_devkit_means_its_voc(here):
     ],
 )
 def test_what_is_missing_is_answered_with_the_command_that_gets_it(call):
-    with pytest.raises(DataError, match=r"none of VOC2012, .* `python prepare_data.py voc --out VOC2012`"):
+    with pytest.raises(UserError, match=r"none of VOC2012, .* `python prepare_data.py voc --out VOC2012`"):
         call()
 
 
 @pytest.mark.parametrize("asked", ["somewhere/VOC2012", "VOCdevkit"])
 def test_voc_that_is_not_there(asked):
-    with pytest.raises(DataError, match=rf"no such folder.*`python prepare_data.py voc --out {asked}[/VOC2012]*`"):
+    with pytest.raises(UserError, match=rf"no such folder.*`python prepare_data.py voc --out {asked}[/VOC2012]*`"):
         voc_folder(asked)
 
 
@@ -59,7 +59,7 @@ def test_voc_without_trainaug(here):
     (lists / "trainval.txt").write_text("2007_000032\n")
     assert voc_folder(None, ("train", "val")) == "VOC2012"
     with pytest.raises(
-        DataError, match=r"trainaug.txt: no such .*`python prepare_data.py voc --out VOC2012`.*--train-set"
+        UserError, match=r"trainaug.txt: no such .*`python prepare_data.py voc --out VOC2012`.*--train-set"
     ):
         voc_folder(None, ("trainaug", "val"))
     (lists / "trainaug.txt").write_text("2007_000032\n")
@@ -68,5 +68,5 @@ def test_voc_without_trainaug(here):
 
 def test_room(here):
     check_room(here / "not" / "yet", 0, "nothing")
-    with pytest.raises(DataError, match=r"^much: needs 1,000,000,000,000 MB in .*not/yet, where .* MB are free"):
+    with pytest.raises(UserError, match=r"^much: needs 1,000,000,000,000 MB in .*not/yet, where .* MB are free"):
         check_room(here / "not" / "yet", 10**18, "much")

@@ -2,9 +2,12 @@
 
 import gzip
 import io
+import re
 import shutil
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,7 +172,9 @@ def test_no_room_on_the_disk_is_said_before_anything_is_written(serve, archive, 
 
 
 def test_nobody_there_and_not_found(serve, tmp_path):
-    with pytest.raises(UserError, match=rf"127.0.0.1:9/{NAME}.tar.gz: cannot be downloaded .* \$SLIM_DEEPLAB_MIRROR"):
+    with pytest.raises(
+        UserError, match=rf"127.0.0.1:9/{NAME}.tar.gz: cannot be downloaded \([^(]*refused\).* \$SLIM_DEEPLAB_MIRROR"
+    ):
         located("resnet_v2_50")
     serve({})
     with pytest.raises(UserError, match="404"):
@@ -257,6 +262,14 @@ def test_every_name_leads_to_one_checkpoint():
     assert published("mobilenetv2_coco_voc_trainaug") is published("deeplabv3_mnv2_pascal_trainaug")
 
 
+def test_the_documents_list_every_name():
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    for each in PUBLISHED.values():
+        name = re.sub(r"^(mobilenet_v[123]_(?:large_|small_)?)[\d.]+_", r"\1W_", each.name)
+        name = name if name.startswith("mobilenet_v3") else re.sub(r"_W_\d+$", "_W_S", name)
+        assert f"`{name}`" in text, each.name
+
+
 def test_names_say_what_the_loader_can_build():
     from models.deeplab_v3 import BACKBONES
 
@@ -264,3 +277,11 @@ def test_names_say_what_the_loader_can_build():
     assert classifiers <= set(BACKBONES)
     widths = {name.split("_")[2] for name in PUBLISHED if name.startswith("mobilenet_v2")}
     assert np.allclose(sorted(map(float, widths)), (0.35, 0.5, 0.75, 1.0, 1.3, 1.4))
+
+
+def test_two_at_once_download_once(serve, archive):
+    server = serve({f"{NAME}.tar.gz": archive})
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(located, ["resnet_v2_50", NAME])
+    assert first == second
+    assert len(server.asked) == 1
