@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 import command_line
+from data.places import VOC_PLACES, voc_folder
 from engine.kinds import flag
 from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from errors import UserError
@@ -25,9 +26,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument(
-        "--ckpt", required=True, nargs="+", metavar="MODEL", help="checkpoint, .tar.gz, directory, run or export"
+        "--ckpt",
+        required=True,
+        nargs="+",
+        metavar="MODEL",
+        help="checkpoint, archive, run, export or published name",
     )
-    parser.add_argument("--data", required=True, help="folder in the VOC layout")
+    parser.add_argument("--data", help=f"folder in the VOC layout [the first there of {', '.join(VOC_PLACES)}]")
     parser.add_argument("--image-set", default="val", help="[%(default)s]")
     parser.add_argument(
         "--predict-only", action="store_true", help="the image set has no masks, as VOC's test: nothing is scored"
@@ -61,6 +66,7 @@ def flags_of(names: Iterable[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, and says where the results are."""
     args = parse_arguments(argv)
+    data = voc_folder(args.data, (args.image_set,))
     from engine.startup import import_keras
 
     import_keras()
@@ -70,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     how, looks = command_line.chosen(args, Opening), command_line.chosen(args, Looks)
     reading, scores = command_line.chosen(args, Reading), command_line.chosen(args, ScoreFiles)
     pictures = command_line.chosen(args, PredictionFiles)
-    dataset = VOCSegmentation(args.data, args.image_set, masks=not args.predict_only)
+    dataset = VOCSegmentation(data, args.image_set, masks=not args.predict_only)
     outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
     measuring.check_outputs(outputs, dataset)
     models = measuring.open_models(args.ckpt, how, looks, dataset)

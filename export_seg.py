@@ -38,7 +38,7 @@ def format_list(text: str) -> tuple[str, ...]:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
+    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
     parser.add_argument("--formats", type=format_list, default=FORMATS, metavar="NAME,…", help="[all of the above]")
     parser.add_argument(

@@ -23,7 +23,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument("images", nargs="+", metavar="FOLDER_OR_IMAGE", help="folders are searched to the bottom")
-    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory or run")
+    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
     parser.add_argument("--end-point", required=True, metavar="KEY", help="such as resnet_v2_50/block3")
     parser.add_argument("--out", required=True, metavar="FEATURES.npy", help="where the array goes; the list beside it")
     parser.add_argument(

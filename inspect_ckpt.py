@@ -22,7 +22,7 @@ from errors import UserError
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument("ckpt", metavar="CKPT", help="V2 prefix, V1 file, .tar.gz, directory or run")
+    parser.add_argument("ckpt", metavar="CKPT", help="V2 prefix, V1 file, .tar.gz, directory, run or published name")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--against", metavar="OTHER", help="compare with this checkpoint, and do nothing else")
     what.add_argument("--list", action="store_true", help="list the variables, and do nothing else: no model is built")
@@ -45,13 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Shows, or compares."""
     args = parse_arguments(argv)
     rename = args.rename
+    from engine.published import located
     from models.checkpoint import open_checkpoint
     from porting import inspection
 
-    with open_checkpoint(args.ckpt) as checkpoint:
+    with open_checkpoint(located(args.ckpt)) as checkpoint:
         if args.against:
             found, identity, report = [], None, None
-            with open_checkpoint(args.against) as other:
+            with open_checkpoint(located(args.against)) as other:
                 comparison = inspection.compare(checkpoint, other, rename)
             print(comparison.text(args.verbose))
         else:

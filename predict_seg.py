@@ -29,7 +29,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, video, folder of such, or quoted pattern")
-    parser.add_argument("--ckpt", required=True, metavar="MODEL", help="checkpoint, .tar.gz, directory, run or export")
+    parser.add_argument(
+        "--ckpt", required=True, metavar="MODEL", help="checkpoint, archive, run, export or published name"
+    )
     parser.add_argument("--out", default="predictions", metavar="DIR", help="[%(default)s]")
     parser.add_argument("--overlay", action=argparse.BooleanOptionalAction, default=True, help="[--overlay]")
     parser.add_argument("--probabilities", action="store_true", help="write them too: 4 bytes a pixel and class")

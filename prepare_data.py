@@ -1,11 +1,13 @@
 """Makes data sets in the layouts that the other programs read.
 
+python prepare_data.py voc --out VOC2012                         PASCAL VOC 2012 with SBD's masks: trainaug and val
 python prepare_data.py sample --out demo/voc                     shapes to segment, in VOC's layout
 python prepare_data.py sample --out demo/shapes --kind folder    the same shapes to classify, one folder a class
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import command_line
@@ -36,7 +38,19 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0,
         help="same seed, same bytes [%(default)s]",
     )
+    _add_voc(commands)
     return parser.parse_args(argv)
+
+
+def _add_voc(commands: Any) -> None:
+    voc = commands.add_parser("voc", help="PASCAL VOC 2012 with SBD's masks", description=make_voc.__doc__)
+    voc.set_defaults(make=make_voc)
+    voc.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where it is made; VOC as it was unpacked there is taken"
+    )
+    voc.add_argument("--voc", metavar="ARCHIVE", help="VOCtrainval_11-May-2012.tar [downloaded, 2.0 GB]")
+    voc.add_argument("--sbd", metavar="ARCHIVE", help="SBD's benchmark.tgz [downloaded, 1.4 GB]")
+    voc.add_argument("--accept-other", action="store_true", help="take archives of other checksums than the official")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,6 +69,20 @@ def draw_sample(args: argparse.Namespace) -> None:
     draw = draw_voc if args.kind == "voc" else draw_image_folder
     draw(args.out, args.train, args.val, args.seed)
     print(f"Drew {args.train} training and {args.val} validation images under {args.out}.")
+
+
+def make_voc(args: argparse.Namespace) -> None:
+    """Makes VOC 2012 with the 10,582 images of trainaug from both official archives, or goes on where it was killed."""
+    from data.prepare.voc import SBD, VOC, Archive, checked, prepare_voc
+    from engine.download import download
+
+    def archive(given: str | None, official: Archive) -> Path:
+        if given is None:
+            return download(official.address, f"md5:{official.md5}")
+        return checked(given, official, args.accept_other)
+
+    print(prepare_voc(args.out, lambda: archive(args.voc, VOC), lambda: archive(args.sbd, SBD)))
+    print(f"python train_seg.py --ckpt resnet_v2_50 --data {args.out}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.places import voc_folder
 from engine.options import (
     FIRST_STAGE,
     SECOND_STAGE,
@@ -168,7 +169,7 @@ class Model:
 
     def evaluate(
         self,
-        data: str | Path,
+        data: str | Path | None = None,
         image_set: str = "val",
         *,
         reading: Reading = Reading(),
@@ -183,7 +184,7 @@ class Model:
         from data.voc import VOCSegmentation
         from inference import measuring
 
-        dataset = VOCSegmentation(data, image_set)
+        dataset = VOCSegmentation(voc_folder(data, (image_set,)), image_set)
         measuring.check_classes(self.path, self._predictor, dataset)
         name = Path(self.path).name
         opened = measuring.OpenedModel(name, self.path, self._predictor, self.told, self.how, self.looks)
@@ -228,7 +229,7 @@ def load(ckpt: str | os.PathLike, how: Opening = Opening(), looks: Looks = Looks
 
 def fine_tune(
     ckpt: str | os.PathLike | None,
-    data: str | os.PathLike,
+    data: str | os.PathLike | None = None,
     *,
     model: str | None = None,
     stage2: bool = False,
@@ -245,7 +246,7 @@ def fine_tune(
 
     Args:
         ckpt: what `--ckpt` takes; None trains from scratch.
-        data: folder in the VOC layout.
+        data: folder in the VOC layout; None is the first that is there of `data.places.VOC_PLACES`.
         model: the backbone, e.g. "resnet_v2_50"; None is told from the checkpoint.
         stage2: the paper's second stage.
         restore … devices: groups of options; None is the paper's (`engine.options.FIRST_STAGE`, `SECOND_STAGE`).
@@ -274,5 +275,6 @@ def fine_tune(
     options = replace(
         SECOND_STAGE if stage2 else FIRST_STAGE, **{name: group for name, group in given.items() if group is not None}
     )
+    folder = voc_folder(data, (options.images.train_set, options.images.val_set))
     checkpoint = None if ckpt is None else os.fspath(ckpt)
-    return train_segmentation(checkpoint, os.fspath(data), options, stage2=stage2, model=model)
+    return train_segmentation(checkpoint, folder, options, stage2=stage2, model=model)

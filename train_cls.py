@@ -17,7 +17,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument(
-        "--ckpt", required=True, help="checkpoint, .tar.gz, directory or run to start from; none: scratch"
+        "--ckpt",
+        required=True,
+        help="checkpoint, archive, run or published name to start from; none: scratch",
     )
     parser.add_argument("--data", required=True, help="folder with train/CLASS and val/CLASS")
     parser.add_argument("--model", help="backbone, e.g. resnet_v2_50 [told from the checkpoint]")

@@ -1,5 +1,6 @@
 """Fine-tunes DeepLab v3 from a slim checkpoint on images in the PASCAL VOC layout.
 
+python train_seg.py --ckpt resnet_v2_50
 python train_seg.py --ckpt resnet_v2_50.ckpt --data VOC2012
 python train_seg.py --stage2 --ckpt runs/seg --data VOC2012
 
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
+from data.places import VOC_PLACES, voc_folder
 from engine.options import FIRST_STAGE, SECOND_STAGE
 
 
@@ -22,9 +24,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _parser(stage2: bool) -> argparse.ArgumentParser:
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument(
-        "--ckpt", required=True, help="checkpoint, .tar.gz, directory or run to start from; none: scratch"
+        "--ckpt",
+        required=True,
+        help="checkpoint, archive, run or published name to start from; none: scratch",
     )
-    parser.add_argument("--data", required=True, help="folder in the VOC layout")
+    parser.add_argument("--data", help=f"folder in the VOC layout [the first there of {', '.join(VOC_PLACES)}]")
     parser.add_argument("--model", help="backbone, e.g. resnet_v2_50 [told from the checkpoint]")
     parser.add_argument(
         "--stage2",
@@ -39,14 +43,15 @@ def _parser(stage2: bool) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, or goes on with the run."""
     args = parse_arguments(argv)
+    options = command_line.chosen_groups(args, FIRST_STAGE)
+    data = voc_folder(args.data, (options.images.train_set, options.images.val_set))
     from engine.startup import import_keras
 
     import_keras()
     from training.segmentation import train_segmentation
 
-    options = command_line.chosen_groups(args, FIRST_STAGE)
     ckpt = None if args.ckpt == "none" else args.ckpt
-    train_segmentation(ckpt, args.data, options, stage2=args.stage2, model=args.model)
+    train_segmentation(ckpt, data, options, stage2=args.stage2, model=args.model)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from data.voc import names_of
 from engine.device import set_precision, use_xla
 from engine.kinds import NONE
 from engine.options import Architecture, Looks, Opening
+from engine.published import located
 from engine.run_directory import read_config, run_of
 from errors import UserError
 from inference.predictor import crop_size_advice
@@ -289,6 +290,7 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
 
     Raises UserError where the checkpoint holds no DeepLab, not all of one, or something that the network leaves out.
     """
+    checkpoint = located(checkpoint)
     told = segmenter_of(checkpoint, how.rename, how, how.model, how.allow_unused)
     run = run_of(checkpoint)
     set_precision(how.precision, training=False)
@@ -366,6 +368,7 @@ def restored_tap(
     """
     from models.taps import tap
 
+    checkpoint = located(checkpoint)
     identity = checkpoint_identity(checkpoint, rename, model)
     width = {"depth_multiplier": identity.depth_multiplier, "divisible_by": identity.divisible_by}
     options = _width({"backbone": identity.backbone, **width})

@@ -1,5 +1,6 @@
 """An old graph and this project's model on one picture, end point by end point, and their weights by name."""
 
+import dataclasses
 import json
 import math
 import tempfile
@@ -13,6 +14,7 @@ import numpy as np
 
 from data.images import read_image, write_whole
 from engine.options import Architecture, Verification
+from engine.published import located
 from errors import UserError
 from inference.opening import build_segmenter, checkpoint_identity, segmenter_of
 from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
@@ -32,6 +34,7 @@ from porting.legacy_graph import LegacyFunction, LegacyGraph, LegacyGraphError, 
 
 def verify(old: str, image: str, how: Verification) -> bool:
     """Prints the comparison of the old graph with this project's model on a picture; → whether everything agrees."""
+    how = dataclasses.replace(how, ckpt=located(how.ckpt))
     rename = how.scope
     picture = read_image(image)
     graph = open_graph(old, how)

@@ -12,6 +12,7 @@ from data.image_folder import ImageFolder
 from data.pipeline import evaluation_batches, training_batches
 from data.transforms import random_resized_crop_flip, resize_center_crop
 from engine.options import ClassificationImages, ClassificationTraining, Restore
+from engine.published import located
 from engine.run_directory import RunDirectory
 from inference import opening
 from inference.evaluation import ClassifierValidator, classes_of, classified_sheet
@@ -122,7 +123,7 @@ def _train(
 
 def _compare(asked: Training, images: ClassificationImages, train_set: ImageFolder, val_set: ImageFolder) -> None:
     name, rename = asked.named["model"], asked.restore.rename
-    backbone = opening.backbone_to_train(name, train_set.num_classes, asked.ckpt, rename).config["backbone"]
+    backbone = opening.backbone_to_train(name, train_set.num_classes, located(asked.ckpt), rename).config["backbone"]
     everything, only_new = (dataclasses.replace(asked.learning, train=train) for train in ("all", "new"))
     experiments: dict[str, dict[str, Any]] = {
         "all": {"learning": everything},

@@ -11,6 +11,7 @@ from data.pipeline import original_errors
 from engine.device import set_precision
 from engine.kinds import Options, changed, flag, free_options, recorded
 from engine.options import Devices, Learning, Recipe, Restore, Run
+from engine.published import located
 from engine.run_directory import FollowedRun, RunDirectory
 from errors import UserError
 from inference.opening import Told
@@ -106,13 +107,14 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     resumes = run.last_step() > 0
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
-    told = Told(run.config()["model"]) if resumes else task.configure(asked.ckpt)
+    ckpt = None if resumes else located(asked.ckpt)
+    told = Told(run.config()["model"]) if resumes else task.configure(ckpt)
     with distribution.scope():
         model = task.build(told.config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
     report = None
-    if asked.ckpt and not resumes:
+    if ckpt:
         print(told.introduction(asked.restore.ema), flush=True)
-        report = initialize(model, asked.ckpt, asked.restore, told.translation)
+        report = initialize(model, ckpt, asked.restore, told.translation)
         if task.whole:
             check_meaning(report, asked.restore.allow_unused)
     restored = run.restored_names() if resumes else restored_names(report)
