@@ -1,7 +1,7 @@
 """Small networks under whichever backend Keras is told: `python -m tests.backend_contestant GIVEN.npz MADE.npz`.
 
-Reads {variable name: array} with `images` and `labels`; writes every network's outputs and end points, the loss of one
-training step of DeepLab v3 and its variables after it. Fails when another backend imported TensorFlow on the way.
+Reads {variable's path: array} with `images` and `labels`; writes every network's outputs and end points, the loss of
+one training step of DeepLab v3 and its variables after it. Fails when another backend imported TensorFlow on the way.
 """
 
 import sys
@@ -57,9 +57,7 @@ def build():
 
 
 def variables_of(model, others):
-    from models.weight_init import named_variables
-
-    return {name: variable for net in (model, *others) for name, variable in named_variables(net).items()}
+    return {variable.path: variable for net in (model, *others) for variable in net.variables}
 
 
 def main(source, target):
