@@ -89,7 +89,7 @@ class ImagePooling(Conv2d):
 
 def averaging(size: Any, window: int, step: int) -> Tensor:
     """float32 (windows, size): each row averages over one window of `size` points. The size may be a graph's scalar."""
-    window = ops.minimum(window, size)
+    window = min(window, size) if isinstance(size, int) else ops.minimum(window, size)
     first = ops.arange((size - window) // step + 1)[:, None] * step
     point = ops.arange(size)[None, :]
     return ops.cast((point >= first) & (point < first + window), "float32") / ops.cast(window, "float32")
@@ -146,7 +146,7 @@ class DensePredictionCell(Module):
                 channels,
                 f"branch{branch}",
                 options,
-                tuple(max(1, int(rate * rate_factor)) for rate in rates),
+                (max(1, int(rates[0] * rate_factor)), max(1, int(rates[1] * rate_factor))),
             )
             for branch, (source, rates) in enumerate(DENSE_PREDICTION_CELL)
         ]

@@ -393,9 +393,10 @@ def _mobilenet(scope: str, shapes: Shapes) -> Network:
     if sum(f"{scope}/expanded_conv" in name and "/squeeze_excite/" in name for name in shapes) > 1:
         return Network(scope, _mobilenet_v3(scope, units, shapes))
     if sum(shapes.get(f"{scope}/{unit}/expand/weights", ())[:2] == (3, 3) for unit in units) > 1:
-        backbone, divisors, widths = "mobilenet_edgetpu", (8,), [unit[-2] for unit in (*FUSED, *DEPTHWISE)]
+        backbone, widths = "mobilenet_edgetpu", [unit[-2] for unit in (*FUSED, *DEPTHWISE)]
     else:
-        backbone, divisors, widths = "mobilenet_v2", (8, 1), [width for width, _ in INVERTED_RESIDUALS]
+        backbone, widths = "mobilenet_v2", [width for width, _ in INVERTED_RESIDUALS]
+    divisors = (8, 1) if backbone == "mobilenet_v2" else (8,)
     names = [f"expanded_conv{f'_{index}' if index else ''}/project" for index in range(len(widths))]
     return _of_some_width(scope, backbone, dict(zip(names, widths, strict=True)), make_divisible, divisors, shapes)
 

@@ -222,12 +222,17 @@ class AtrousConv2d(Conv2d):
 
 
 class DepthwiseConv2d(Conv2d):
-    """slim.separable_conv2d with no pointwise part: one filter a channel, `depthwise_weights` (k, k, channels, 1)."""
+    """slim.separable_conv2d with no pointwise part: one filter a channel, `depthwise_weights` (k, k, channels, 1).
+
+    dilation: may be a pair, of rows and columns.
+    """
 
     kernel_name = "depthwise_weights"
 
-    def __init__(self, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1, **kwargs: Any):
-        super().__init__(channels, channels, kernel_size, stride, dilation, **kwargs)
+    def __init__(
+        self, channels: int, kernel_size: int, stride: int = 1, dilation: int | tuple[int, int] = 1, **kwargs: Any
+    ):
+        super().__init__(channels, channels, kernel_size, stride, dilation, **kwargs)  # type: ignore[arg-type]
 
     @staticmethod
     def _kernel_shape(kernel_size: int, in_channels: int, out_channels: int) -> tuple[int, int, int, int]:
@@ -266,7 +271,7 @@ def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
     return ops.max_pool(x, size, strides=stride, padding="same")
 
 
-def classify(features: Tensor, logits: Module) -> Tensor:
+def classify(features: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
     """Features (N, h, w, C) → float32 (N, num_classes): global mean, then the 1x1 convolution `logits`."""
     x = logits(ops.mean(features, axis=(1, 2), keepdims=True))
     return ops.cast(ops.squeeze(x, axis=(1, 2)), "float32")

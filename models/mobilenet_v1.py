@@ -19,7 +19,7 @@ SEPARABLE_CONVOLUTIONS = (
 )
 
 
-def scaled_channels(channels: int, depth_multiplier: float) -> int:
+def scaled_channels(channels: float, depth_multiplier: float) -> int:
     """slim's rounding: down, and to 8 at least."""
     return max(8, int(channels * depth_multiplier))
 

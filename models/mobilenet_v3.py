@@ -71,7 +71,10 @@ SMALL: tuple[Unit, ...] = (
 
 def for_segmentation(units: tuple[Unit, ...]) -> tuple[Unit, ...]:
     """The last three units with half the channels (paper, section 6.4)."""
-    halved = [(kernel, expanded // 2, channels // 2, *rest) for kernel, expanded, channels, *rest in units[-3:]]
+    halved = [
+        (kernel, expanded // 2, channels // 2, squeeze_excite, activation, stride)
+        for kernel, expanded, channels, squeeze_excite, activation, stride in units[-3:]
+    ]
     return (*units[:-3], *halved)
 
 
@@ -186,7 +189,7 @@ class MobileNetV3(Network):
         self.num_classes = num_classes
         self.output_stride = output_stride
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
-        swish = {"batch_norm": norm, "activation": hard_swish}
+        swish: dict[str, Any] = {"batch_norm": norm, "activation": hard_swish}
 
         channels = 16
         self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **swish)
@@ -211,7 +214,8 @@ class MobileNetV3(Network):
             channels = out_channels
         self.out_channels = 6 * channels
         self.last_conv = Conv2d(channels, self.out_channels, 1, name="Conv_1", **swish)
-        self.pooled_conv = self.classifier = None
+        self.pooled_conv: Any = None
+        self.classifier: Any = None
         if last_channels is not None and num_classes is not None:
             self.pooled_conv = Conv2d(self.out_channels, last_channels, 1, activation=hard_swish, name="Conv_2")
             self.classifier = Scope("Logits", [Conv2d(last_channels, num_classes, 1, name="Conv2d_1c_1x1")])
@@ -230,7 +234,10 @@ class MobileNetV3(Network):
     def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
-        return classify(x, lambda pooled: self.classifier(self.pooled_conv(pooled))) if self.classifier else x
+        return classify(x, self._classified) if self.classifier else x
+
+    def _classified(self, pooled: Tensor) -> Tensor:
+        return self.classifier(self.pooled_conv(pooled))
 
 
 def _mobilenet_v3(

@@ -48,12 +48,15 @@ def run(backend, folder):
     return dict(np.load(files[1]))
 
 
-@pytest.mark.parametrize("net", ["deeplab_v3", "v1", "MobilenetV2"])
+OTHERS = ("v1", "MobilenetV2", "lite", "xception", "MobilenetV1", "v3", "MobilenetEdgeTPU")
+
+
+@pytest.mark.parametrize("net", ["deeplab_v3", *OTHERS])
 def test_outputs_and_end_points_are_the_same(results, net):
     _, on_tensorflow, on_jax = results
     assert on_jax.keys() == on_tensorflow.keys()
     keys = [key for key in on_tensorflow if key.startswith(f"output:{net}:")]
-    assert len(keys) > 20
+    assert len(keys) > 10
     for key in keys:
         assert largest_difference(on_jax[key], on_tensorflow[key]) < TOLERANCE, key
 
@@ -66,9 +69,7 @@ def test_the_loss_of_a_training_step_is_the_same(results):
 
 def test_the_variables_after_a_training_step_are_the_same(results):
     given, on_tensorflow, on_jax = results
-    trained = [
-        name for name in given if not name.startswith(("v1/", "MobilenetV2/")) and name not in ("images", "labels")
-    ]
+    trained = [name for name in given if name.startswith("deeplab_v3/")]
     statistics = [name for name in trained if "moving_" in name]
     assert len(statistics) == 2 * (4 * 3 + 1 + 6)  # three a unit, postnorm, the head
     for name in trained:
@@ -76,4 +77,4 @@ def test_the_variables_after_a_training_step_are_the_same(results):
         assert largest_difference(on_jax[key], on_tensorflow[key]) < TOLERANCE, name
     moved = [name for name in trained if np.any(on_jax[f"variable:{name}"] != given[name])]
     assert set(statistics) <= set(moved)
-    assert "aspp3/weights" in moved
+    assert "deeplab_v3/aspp3/weights" in moved
