@@ -102,6 +102,16 @@ def opened(file, checkpoint=None, changes=None, **said):
     return model, translation
 
 
+def opened_classifier(file):
+    """The classifier that a golden file's checkpoint tells, with its weights, and the translation of its names."""
+    identity = identify(file.shapes)
+    width = {"depth_multiplier": identity.depth_multiplier} if identity.backbone in OF_ANY_WIDTH else {}
+    with to_be_restored():
+        model = BACKBONES[identity.backbone](num_classes=identity.num_classes, **width)
+    check_meaning(checkpoint_guided_init(model, OpenWeights(file.name, file.weights)))
+    return model, identity.translation
+
+
 def departures(file, model, translation):
     """{tensor: how far it is from the graph's, 1 being what is tolerated} of all that can be compared, in order."""
     images = np.ascontiguousarray(model.preprocessing(picture(*file.size).astype("float32")))[None]
@@ -134,12 +144,7 @@ def test_a_segmenter_opened_by_its_names_computes_what_its_graph_does(file, tmp_
 
 @pytest.mark.parametrize("file", CLASSIFIERS, indirect=True)
 def test_a_classifier_opened_by_its_names_computes_what_its_graph_does(file):
-    identity = identify(file.shapes)
-    width = {"depth_multiplier": identity.depth_multiplier} if identity.backbone in OF_ANY_WIDTH else {}
-    with to_be_restored():
-        model = BACKBONES[identity.backbone](num_classes=identity.num_classes, **width)
-    check_meaning(checkpoint_guided_init(model, OpenWeights(file.name, file.weights)))
-    assert_same_network(file, departures(file, model, identity.translation))
+    assert_same_network(file, departures(file, *opened_classifier(file)))
 
 
 @pytest.mark.parametrize(("name", "words"), IDENTITIES.items())
