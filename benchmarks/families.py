@@ -6,7 +6,9 @@ Facts and comparison are the tests' (`tests/golden`, `tests/models/test_golden_f
 a formula makes, and 96 values of each tensor that the original graph gave for them.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -15,8 +17,14 @@ import command_line
 from engine.startup import import_keras
 
 
-def main() -> None:
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """No flags but --help."""
+    return command_line.ProgramParser(__doc__).parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table."""
+    parse_arguments(argv)
     import_keras()
     import keras
     import numpy as np
