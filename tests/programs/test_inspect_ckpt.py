@@ -172,9 +172,8 @@ def test_the_wrong_model_is_covered_by_nothing(mobile, inspect):
 
 @pytest.mark.parametrize("name", ["resnet_v2_51", "deeplab_v4/resnet_v2_50", "deeplab_v3/"])
 def test_an_unknown_model_is_an_error_that_lists_the_known(mobile, inspect, name):
-    with pytest.raises(
-        UserError, match=f"--model {name}: unknown; there are resnet_v2_18, .*mobilenet_v2, and deeplab"
-    ):
+    known = "it has MobilenetV2 .*networks of this project are resnet_v2_18, .*mobilenet_v2, and deeplab_v3/"
+    with pytest.raises(UserError, match=f"--model {name}: no {name} in this checkpoint; {known}"):
         inspect(mobile, "--model", name)
 
 
@@ -184,6 +183,23 @@ def test_a_checkpoint_of_no_known_model_is_listed_all_the_same(tmp_path, inspect
     assert code == 0
     assert "dense/kernel" in text
     assert "model: not told by the names: no ResNet v1" in text
+
+
+@pytest.mark.parametrize("model", [(), ("--model", "xception_65"), ("--model", "xception_65/entry_flow")])
+def test_a_network_that_this_project_lacks_is_called_by_its_name(tmp_path, inspect, no_model, model):
+    unit = "xception_65/{}/unit_{}/xception_module/separable_conv1_depthwise/depthwise_weights"
+    names = [unit.format("entry_flow/block1", 1), unit.format("middle_flow/block1", 16)]
+    tensors = {name: np.zeros((3, 3, 4, 1), "float32") for name in names}
+    tensors |= {"image_pooling/weights": np.zeros((1, 1, 4, 4)), "logits/semantic/weights": np.zeros((1, 1, 4, 7))}
+    write_checkpoint(tmp_path / "m.ckpt", tensors)
+    if model[1:] == ("xception_65/entry_flow",):
+        with pytest.raises(UserError, match="it has xception_65 "):
+            inspect(tmp_path / "m.ckpt", *model)
+        return
+    code, text = inspect(tmp_path / "m.ckpt", *model)
+    assert code == 0
+    assert text.startswith(f"{tmp_path / 'm.ckpt'}: 4 variables")
+    assert "model: this is official DeepLab v3 on xception_65, 7 classes; this project has no such network" in text
 
 
 def test_moving_averages_are_covered_when_asked_for(mobile, mobile_values, tmp_path, inspect):
