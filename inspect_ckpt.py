@@ -8,7 +8,6 @@ Exit code: 0; with --against 0 when both are equal and 1 when they differ; 2 whe
 """
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +21,18 @@ from errors import UserError
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument("ckpt", metavar="CKPT", help="V2 prefix, V1 file, .tar.gz, directory, run or published name")
+    parser.add_argument(
+        "ckpt",
+        metavar="CKPT",
+        help="V2 prefix, its .index alone, V1 file, .tar.gz, frozen .pb, directory, run or published name",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--against", metavar="OTHER", help="compare with this checkpoint, and do nothing else")
     what.add_argument("--list", action="store_true", help="list the variables, and do nothing else: no model is built")
     what.add_argument(
-        "--model", metavar="NAME", help="show the coverage of resnet_v2_50, deeplab_v3/resnet_v2_50 … [told from names]"
+        "--model",
+        metavar="NAME",
+        help="which network is meant, and covered: resnet_v2_50, deeplab_v3/resnet_v2_50 …, or a scope [told by names]",
     )
     parser.add_argument(
         "--num-classes",
@@ -49,44 +54,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     from models.checkpoint import open_checkpoint
     from porting import inspection
 
-    with open_checkpoint(located(args.ckpt)) as checkpoint:
+    needs_values = args.stats or args.against is not None
+    with open_checkpoint(located(args.ckpt), names_only=not needs_values) as checkpoint:
         if args.against:
-            found, identity, report = [], None, None
+            found, finding, report = [], None, None
             with open_checkpoint(located(args.against)) as other:
                 comparison = inspection.compare(checkpoint, other, rename)
             print(comparison.text(args.verbose))
         else:
             comparison = None
             found = inspection.variables(checkpoint, args.stats)
-            print(inspection.listing(checkpoint.path, found, args.verbose))
-            identity, report = (None, None) if args.list else show_coverage(args, checkpoint, rename)
+            print(inspection.listing(checkpoint, found, args.verbose))
+            finding, report = (None, None) if args.list else show_coverage(args, checkpoint, rename)
         if args.json:
-            write_json(args.json, inspection.document(checkpoint, found, identity, report, comparison))
+            write_json(args.json, inspection.document(checkpoint, found, finding, report, comparison))
     return 1 if comparison and not comparison.same else 0
 
 
-def show_coverage(args: argparse.Namespace, checkpoint: Any, rename: Mapping[str, str]) -> tuple:
-    """Prints which model the checkpoint is of and what it would give to it, or to --model. → (Identity, Report)"""
-    from models.checkpoint import CheckpointError
-    from models.identify import identify
-    from models.weight_init import rename_scope
+def show_coverage(args: argparse.Namespace, checkpoint: Any, rename: Mapping[str, str]) -> tuple[Any, Any]:
+    """Prints which network is in the checkpoint and what that, or --model, would get from it. → (Finding, Report)"""
     from porting import inspection
 
-    identity = told = None
-    try:
-        told = identity = identify({rename_scope(name, rename): shape for name, shape in checkpoint.shapes.items()})
-        print(f"model: {told}")
-    except CheckpointError as error:
-        print(f"model: not told by the names: {error}")
-    if args.model:
-        identity = inspection.named_identity(args.model, told, args.num_classes)
-    elif told and args.num_classes:
-        identity = dataclasses.replace(told, num_classes=args.num_classes)
-    if identity is None:
-        return None, None
-    report = inspection.coverage(checkpoint, identity, rename, args.ema)
-    print(f"\ncoverage of {identity}, nothing is loaded\n{report.text(args.verbose)}")
-    return identity, report
+    finding = inspection.find_network(checkpoint, rename, args.model, args.num_classes)
+    print(finding.text(args.ema))
+    if finding.model is None:
+        return finding, None
+    report = inspection.coverage(checkpoint, finding.model, rename, args.ema)
+    print(f"\ncoverage of {finding.model}, nothing is loaded\n{report.text(args.verbose)}")
+    return finding, report
 
 
 def write_json(path: str, document: Any) -> None:

@@ -258,6 +258,7 @@ SCALES = several(number(0, 8, above=True), "S,…")
 
 
 GRID = Kind(lambda text: () if text.strip() == "none" else INTS.read(text), INTS.accept, "A,B,C|none")
+SIZE = several(POSITIVE_INT, "H,W", 2)
 MEAN = several(number(0, 255), "R,G,B", 3)
 
 

@@ -23,6 +23,7 @@ from engine.kinds import (
     SCALES,
     SCOPES,
     SHARE,
+    SIZE,
     TEXT,
     Options,
     number,
@@ -88,6 +89,13 @@ class Architecture(Options):
         paper="align-corners",
         shown=TOLD,
         choices=("align-corners", "half-pixel", "tf1"),
+    )
+    image_pooling_crop_size: tuple[int, int] | None = option(
+        None,
+        "image pooling averages over windows of this height and width, those of the crops of training",
+        SIZE,
+        unit="pixels",
+        shown=f"{TOLD}: over all",
     )
     preprocessing: str | None = option(
         None,
@@ -203,6 +211,7 @@ class SegmentationLoss(Options):
         1.0,
         "loss-based bootstrapping: the mean over only this part of the pixels, the hardest",
         SHARE,
+        SIZE,
         unit="a fraction",
         paper="1",
     )

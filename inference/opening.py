@@ -29,6 +29,7 @@ from models.identify import Identity, identify
 from models.layers import ON_TENSORFLOW, to_be_restored
 from models.leftovers import check_meaning
 from models.preprocessing import Preprocessing, preprocessing_of, slims_preprocessing
+from models.scopes import within
 from models.weight_init import Report, checkpoint_guided_init, rename_scope
 
 if TYPE_CHECKING:
@@ -92,9 +93,10 @@ def _identity_and_graph(
 ) -> tuple[Identity, dict[str, Any]]:
     """What the names tell, and what a frozen graph's operations tell besides: arguments of `deeplab_v3`."""
     with open_checkpoint(path) as checkpoint, _said_of(path):
-        shapes = {rename_scope(name, rename or {}): shape for name, shape in checkpoint.shapes.items()}
-        identity = identify(shapes, model, allow_unused)
-        return identity, checkpoint.architecture(identity.scope)
+        sources = {rename_scope(name, rename or {}): name for name in checkpoint.shapes}
+        identity = identify({new: checkpoint.shapes[old] for new, old in sources.items()}, model, allow_unused)
+        inside = next((name for name in sources if within(name, identity.scope)), "")
+        return identity, checkpoint.architecture(sources.get(inside, "").removesuffix(inside[len(identity.scope) :]))
 
 
 @contextmanager
@@ -175,7 +177,7 @@ def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def asked_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a model's configuration an Architecture replaces."""
-    plain = ("output_stride", "features", "upsampling", "atrous_rates")
+    plain = ("output_stride", "features", "upsampling", "atrous_rates", "image_pooling_crop_size")
     asked = {name: value for name in plain if (value := getattr(architecture, name)) is not None}
     if architecture.multi_grid is not None:
         units = 2 if "_18" in config["backbone"] else 3

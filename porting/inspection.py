@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from errors import UserError
-from models.checkpoint import Checkpoint
-from models.identify import Identity, canonical_scope
-from models.weight_init import Report, bookkeeping_kind, checkpoint_guided_init, natural_order
+from models.checkpoint import Checkpoint, CheckpointError
+from models.identify import Identity, UnknownNetwork, canonical_scope, identify
+from models.scopes import rename_scope, within
+from models.weight_init import AVERAGE, Report, bookkeeping_kind, checkpoint_guided_init, natural_order
 from porting.difference import NO_REALS, Comparison, compare  # noqa: F401 - inspect_ckpt.py has `compare` from here
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Statistics = dict[str, Any]  # as `describe` gives them
 
 OPENED_ABOVE = 20  # variables: the listing shows a residual unit as one line, a block as its units
 VOC_CLASSES = 21
+DEEPLAB = "deeplab_v3"
 
 
 @dataclass(frozen=True)
@@ -93,28 +95,45 @@ def damage(found: Iterable[Variable]) -> list[str]:
     ]
 
 
-def listing(path: str, found: Sequence[Variable], verbose: bool = False) -> str:
-    """The variables as text: a tree of scopes with bookkeeping counted by kind, or with `verbose` every variable."""
+def listing(checkpoint: Checkpoint, found: Sequence[Variable], verbose: bool = False) -> str:
+    """The variables as text: a tree of scopes with bookkeeping counted by kind, or with `verbose` every variable.
+
+    Moving averages that are all there is are no bookkeeping: they stand in the tree.
+    """
     size = sum(v.bytes for v in found)
     values = sum(v.values for v in found)
-    lines = [f"{path}: {len(found)} variables, {values:,} values, {size / 1e6:,.1f} MB"]
-    if verbose:
-        width = max((len(v.name) for v in found), default=0)
-        for v in found:
-            kind = f"  ({v.kind})" if v.kind else ""
-            lines.append(f"  {v.name:<{width}}  {v.dtype} {v.shape}{_statistics_text(v.statistics)}{kind}")
-    else:
-        rows = _tree([(v.name.split("/"), v) for v in found if not v.kind])
-        width = max((len(label) for label, _ in rows), default=0)
-        for label, inside in rows:
-            counts = f"{len(inside):>5} variables  {sum(v.values for v in inside):>12,} values"
-            shape = f"  {inside[0].dtype} {inside[0].shape}" if len(inside) == 1 else ""
-            lines.append(f"  {label:<{width}}{counts}{shape}{_statistics_text(_together(inside))}")
-        kinds = Counter(v.kind for v in found if v.kind)
-        if kinds:
-            lines.append(f"optimizer slots and bookkeeping: {kinds.total()} variables")
-            lines += [f"  {kind}: {count}" for kind, count in sorted(kinds.items())]
+    lines = [f"{checkpoint.path}: {len(found)} variables, {values:,} values, {size / 1e6:,.1f} MB"]
+    if not getattr(checkpoint, "has_data", True):
+        lines.append("names and shapes alone: the .data file of this .index is not here")
+    lines += _every(found) if verbose else _scopes(found)
     return "\n".join(lines + damage(found))
+
+
+def _every(found: Sequence[Variable]) -> list[str]:
+    """A line for each variable."""
+    width = max((len(v.name) for v in found), default=0)
+    return [
+        f"  {v.name:<{width}}  {v.dtype} {v.shape}{_statistics_text(v.statistics)}{f'  ({v.kind})' if v.kind else ''}"
+        for v in found
+    ]
+
+
+def _scopes(found: Sequence[Variable]) -> list[str]:
+    """A line for each large scope, then one for each kind of bookkeeping."""
+    shown = [v for v in found if not v.kind] or [v for v in found if v.name.endswith(AVERAGE)]
+    rows = _tree([(v.name.removesuffix(AVERAGE).split("/"), v) for v in shown])
+    width = max((len(label) for label, _ in rows), default=0)
+    lines = []
+    for label, inside in rows:
+        counts = f"{len(inside):>5} variables  {sum(v.values for v in inside):>12,} values"
+        shape = f"  {inside[0].dtype} {inside[0].shape}" if len(inside) == 1 else ""
+        lines.append(f"  {label:<{width}}{counts}{shape}{_statistics_text(_together(inside))}")
+    in_tree = {v.name for v in shown}
+    kinds = Counter(v.kind for v in found if v.kind and v.name not in in_tree)
+    if kinds:
+        lines.append(f"optimizer slots and bookkeeping: {kinds.total()} variables")
+        lines += [f"  {kind}: {count}" for kind, count in sorted(kinds.items())]
+    return lines
 
 
 def _tree(paths: Iterable[tuple[Sequence[str], Variable]], depth: int = 0) -> list[tuple[str, list[Variable]]]:
@@ -149,73 +168,154 @@ def _together(inside: Iterable[Variable]) -> Statistics | None:
     }
 
 
-def named_identity(text: str, told: Identity | None, num_classes: int | None = None) -> Identity:
-    """The Identity meant by `--model`: a backbone, or `deeplab_v3/` and a backbone; UserError for an unknown one.
+@dataclass(frozen=True)
+class Finding:
+    """Which network a checkpoint holds, and the one whose coverage is asked for.
 
-    told: what the checkpoint says of itself, or None. From it come the number of classes where none is given and the
-    model is of the same kind, and MobileNet's width.
+    identity: what the checkpoint tells; None where that is no network of this project, and `problem` says why.
+    model: the network to be covered: the same, or the one that the user named; None for none.
+    """
+
+    identity: Identity | None = None
+    model: Identity | None = None
+    problem: str = ""
+
+    def text(self, ema: bool = False) -> str:
+        """The network, what is assumed of it, and its moving averages, in lines. ema: whether they are taken."""
+        if self.identity is None:
+            return f"model: {self.problem}"
+        lines = [f"model: {self.identity}"]
+        if assumed := self.identity.assumptions():
+            lines.append(f"assumed: {assumed}")
+        if self.identity.averages == "all":
+            lines.append("moving averages alone: they are taken")
+        elif self.identity.averages == "some" and not ema:
+            lines.append("moving averages of its variables are in the checkpoint too; --ema takes them")
+        return "\n".join(lines)
+
+
+def find_network(
+    checkpoint: Checkpoint,
+    rename: Mapping[str, str] | None = None,
+    model: str | None = None,
+    num_classes: int | None = None,
+) -> Finding:
+    """Which network is in the checkpoint, its names renamed first.
+
+    Args:
+        model: a backbone (its classifier, or its features), `deeplab_v3/` and a backbone, or a scope of the checkpoint
+            or what stands before one. It tells several networks apart, and says which coverage is asked for.
+        num_classes: of the network to be covered, instead of what is told.
+
+    Raises UserError for a `model` that is neither a network of this project nor in the checkpoint.
     """
     from models.deeplab_v3 import BACKBONES
 
-    head, _, backbone = text.rpartition("/")
-    if backbone not in BACKBONES or head not in ("", "deeplab_v3"):
-        names = ", ".join(BACKBONES)
-        raise UserError(f"--model {text}: unknown; there are {names}, and deeplab_v3/… on each of them")
-    segments = head == "deeplab_v3"
-    alike = told if told and told.segments == segments else None
-    mobile = backbone == "mobilenet_v2"
-    return Identity(
-        backbone,
-        told.scope if told and told.backbone == backbone else canonical_scope(backbone),
-        num_classes or (alike.num_classes if alike else None) or (VOC_CLASSES if segments else None),
-        segments,
-        alike.atrous if alike else not mobile,
-        told.depth_multiplier if told and told.backbone == backbone else 1.0,
-    )
+    head, _, backbone = (model or "").rpartition("/")
+    is_named = backbone in BACKBONES and head in ("", DEEPLAB)
+    identity, problem = None, ""
+    for meant in dict.fromkeys([model, backbone, None] if is_named else [model]):
+        try:
+            identity = _told(checkpoint, rename or {}, meant)
+            break
+        except UnknownNetwork as error:
+            problem = str(error)
+            break
+        except CheckpointError as error:
+            problem = f"not told by the names: {error}"
+            if model and not is_named:
+                known = f"{', '.join(BACKBONES)}, and {DEEPLAB}/… on each of them"
+                raise UserError(f"--model {model}: {error}; networks of this project are {known}") from error
+    asked = _named(identity, backbone, bool(head)) if is_named else identity
+    return Finding(identity, asked and _with_classes(asked, num_classes or asked.num_classes), problem)
+
+
+def _told(checkpoint: Checkpoint, rename: Mapping[str, str], model: str | None) -> Identity:
+    """What names tell, and the operations of a frozen graph besides."""
+    names = {rename_scope(name, rename): name for name in checkpoint.shapes}
+    identity = identify({new: checkpoint.shapes[name] for new, name in names.items()}, model)
+    if not identity.segments:
+        return identity
+    one = next(new for new in names if within(new, identity.scope))
+    graph = checkpoint.architecture(names[one].removesuffix(one.removeprefix(identity.scope)))
+    assumed = {name: value for name, value in identity.assumed.items() if name not in graph}
+    return replace(identity, config=identity.config | graph, assumed=assumed)
+
+
+def _named(told: Identity | None, backbone: str, segments: bool) -> Identity:
+    """The Identity of a network that is named, as far as possible the one that the checkpoint tells."""
+    same_kind = told is not None and told.segments == segments
+    if told and same_kind and told.backbone == backbone:
+        return told
+    num_classes = told.num_classes if told and same_kind else None
+    if told is None or told.backbone != backbone:
+        told = Identity(backbone, canonical_scope(backbone))
+    is_mobile = backbone.startswith("mobilenet")
+    config: dict[str, Any] = {"backbone": backbone} if segments else {}
+    if segments and is_mobile:
+        config |= {"depth_multiplier": told.depth_multiplier, "divisible_by": told.divisible_by}
+    return replace(told, num_classes=num_classes, segments=segments, atrous=not is_mobile, config=config, assumed={})
+
+
+def _with_classes(identity: Identity, num_classes: int | None) -> Identity:
+    """The same network with so many outputs; DeepLab's are VOC's where none are told."""
+    if not identity.segments:
+        return replace(identity, num_classes=num_classes)
+    num_classes = num_classes or VOC_CLASSES
+    return replace(identity, num_classes=num_classes, config=identity.config | {"num_classes": num_classes})
 
 
 def build(identity: Identity, names: Iterable[str]) -> "Network":
-    """The network that `identity` names; MobileNet's last convolution exists where one of `names` is of it."""
-    from models.deeplab_v3 import ATROUS_RATES, BACKBONES, deeplab_v3
+    """The network that `identity` names; MobileNet's last convolution exists where one of `names` is of it.
 
-    mobile = identity.backbone == "mobilenet_v2"
-    options = {"depth_multiplier": identity.depth_multiplier} if mobile else {}
+    Raises UserError where there is no such network.
+    """
+    from inference.opening import build_segmenter
+    from models.deeplab_v3 import BACKBONES
+
     if identity.segments:
-        rates = ATROUS_RATES if identity.atrous else ()
-        return deeplab_v3(identity.backbone, identity.num_classes, atrous_rates=rates, **options)
-    if mobile:
-        has_last = any(name.startswith(f"{identity.scope}/Conv_1/") for name in names)
-        options["include_last_conv"] = identity.num_classes is not None or has_last
-    return BACKBONES[identity.backbone](num_classes=identity.num_classes, **options)
+        return build_segmenter(identity.config)
+    options: dict[str, Any] = {"num_classes": identity.num_classes}
+    if identity.backbone.startswith("mobilenet"):
+        has_last = any(within(name, f"{identity.scope}/Conv_1") for name in names)
+        options |= {
+            "depth_multiplier": identity.depth_multiplier,
+            "divisible_by": identity.divisible_by,
+            "include_last_conv": identity.num_classes is not None or has_last,
+        }
+    return BACKBONES[identity.backbone](**options)
 
 
 def coverage(
     checkpoint: Checkpoint, identity: Identity, rename: Mapping[str, str] | None = None, ema: bool = False
 ) -> Report:
-    """The Report of what the checkpoint would give to the model of `identity`: nothing is read, nothing is loaded.
+    """The Report of what the checkpoint would give to the model of `identity`: nothing is read, nothing is loaded."""
+    from models.layers import to_be_restored
 
-    Where the checkpoint calls the backbone otherwise than slim and no `rename` is given, it is renamed.
-    """
-    scope = canonical_scope(identity.backbone)
-    if not rename and identity.scope != scope:
-        rename = {identity.scope: scope}
-    model = build(identity, checkpoint.shapes)
-    report = checkpoint_guided_init(model, checkpoint.prefix, rename=rename, ema=ema, apply=False)
-    return replace(report, checkpoint=checkpoint.path)  # an archive is not unpacked a second time
+    with to_be_restored():
+        model = build(identity, [rename_scope(name, rename or {}) for name in checkpoint.shapes])
+    return checkpoint_guided_init(
+        model, checkpoint, rename=rename, ema=ema, apply=False, translation=identity.translation
+    )
 
 
 def document(
     checkpoint: Checkpoint,
     found: Iterable[Variable],
-    identity: Identity | None = None,
+    finding: Finding | None = None,
     report: Report | None = None,
     comparison: Comparison | None = None,
 ) -> dict[str, Any]:
-    """All of it as what JSON can hold."""
+    """All of it as what JSON can hold. `identity` is what the checkpoint tells, `model` what `coverage` is of."""
+    finding = finding or Finding()
+    told, covered = finding.identity, finding.model
     return {
         "checkpoint": checkpoint.path,
         "variables": [asdict(v) for v in found],
-        "model": None if identity is None else identity.to_json(),
+        "identity": None if told is None else told.to_json(),
+        "assumed": {} if told is None else dict(told.assumed),
+        "problem": finding.problem,
+        "model": None if covered is None else covered.to_json(),
         "coverage": None if report is None else json.loads(report.to_json()),
         "comparison": None if comparison is None else {"same": comparison.same, **_finite(asdict(comparison))},
     }

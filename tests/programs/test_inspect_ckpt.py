@@ -1,6 +1,8 @@
 import json
+import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import command_line
 import inspect_ckpt
 from errors import UserError
 from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
+from models.deeplab_v3 import BACKBONES
 from models.mobilenet_v2 import mobilenet_v2
 from models.scopes import ScopeError
-from models.weight_init import LOADED, MISSING, named_variables, save_checkpoint
+from models.weight_init import LOADED, MISSING, UNUSED, named_variables, save_checkpoint
 from porting import inspection
 
 ROOT = Path(__file__).parents[2]
@@ -172,9 +175,8 @@ def test_the_wrong_model_is_covered_by_nothing(mobile, inspect):
 
 @pytest.mark.parametrize("name", ["resnet_v2_51", "deeplab_v4/resnet_v2_50", "deeplab_v3/"])
 def test_an_unknown_model_is_an_error_that_lists_the_known(mobile, inspect, name):
-    with pytest.raises(
-        UserError, match=f"--model {name}: unknown; there are resnet_v2_18, .*mobilenet_v2, and deeplab"
-    ):
+    known = "it has MobilenetV2 .*networks of this project are resnet_v2_18, .*mobilenet_edgetpu, and deeplab_v3/"
+    with pytest.raises(UserError, match=f"--model {name}: no {name} in this checkpoint; {known}"):
         inspect(mobile, "--model", name)
 
 
@@ -186,6 +188,24 @@ def test_a_checkpoint_of_no_known_model_is_listed_all_the_same(tmp_path, inspect
     assert "model: not told by the names: no ResNet v1" in text
 
 
+@pytest.mark.parametrize("model", [(), ("--model", "xception_65"), ("--model", "xception_65/entry_flow")])
+def test_a_network_that_this_project_lacks_is_called_by_its_name(tmp_path, inspect, no_model, model, monkeypatch):
+    monkeypatch.delitem(BACKBONES, "xception_65")
+    unit = "xception_65/{}/unit_{}/xception_module/separable_conv1_depthwise/depthwise_weights"
+    names = [unit.format("entry_flow/block1", 1), unit.format("middle_flow/block1", 16)]
+    tensors = {name: np.zeros((3, 3, 4, 1), "float32") for name in names}
+    tensors |= {"image_pooling/weights": np.zeros((1, 1, 4, 4)), "logits/semantic/weights": np.zeros((1, 1, 4, 7))}
+    write_checkpoint(tmp_path / "m.ckpt", tensors)
+    if model[1:] == ("xception_65/entry_flow",):
+        with pytest.raises(UserError, match="it has xception_65 "):
+            inspect(tmp_path / "m.ckpt", *model)
+        return
+    code, text = inspect(tmp_path / "m.ckpt", *model)
+    assert code == 0
+    assert text.startswith(f"{tmp_path / 'm.ckpt'}: 4 variables")
+    assert "model: this is official DeepLab v3 on xception_65, 7 classes; this project has no such network" in text
+
+
 def test_moving_averages_are_covered_when_asked_for(mobile, mobile_values, tmp_path, inspect):
     with pytest.raises(CheckpointError, match="moving averages were asked for"):
         inspect(mobile, "--ema")
@@ -193,6 +213,7 @@ def test_moving_averages_are_covered_when_asked_for(mobile, mobile_values, tmp_p
     write_checkpoint(tmp_path / "ema.ckpt", mobile_values | averages)
     inspect(tmp_path / "ema.ckpt", "--ema", "--json", tmp_path / "out.json")
     entries = json.loads((tmp_path / "out.json").read_text())["coverage"]["entries"]
+    assert "--ema takes them" in inspect(tmp_path / "ema.ckpt")[1]
     sources = [entry["source"] for entry in entries if entry["status"] == LOADED]
     assert sorted(sources) == sorted(averages)
 
@@ -207,6 +228,90 @@ def test_real_half_of_a_network(real_checkpoints, inspect):
     assert "model: resnet_v2_50, no classifier" in text
     assert "missing in the checkpoint: 49 variables" in text
     assert text.endswith("221/270 backbone variables, 9,101,824 values\n")
+
+
+MNV2 = "mobilenet_v2 1, 21 classes"
+TRAINVAL = "deeplabv3_mnv2_pascal_trainval"
+
+
+@pytest.fixture(scope="module")
+def field_checkpoints(shared_data, tmp_path_factory):
+    """The folder of six checkpoints whose names say more than that all variables are loaded."""
+    script = shared_data.parent / "field" / "make_checkpoints.py"
+    if not script.is_file():
+        pytest.skip(f"needs {script}")
+    folder = tmp_path_factory.mktemp("field")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), str(folder)])
+        runpy.run_path(str(script))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name, model, told, said, counts",
+    [
+        ("v3plus", None, f"official DeepLab v3+, {MNV2}", "assumed: output stride 16 (names", (273, 24, 0)),
+        ("sepaspp", None, f"official DeepLab v3, {MNV2}", "assumed: atrous rates 6, 12, 18, output", (278, 24, 0)),
+        ("emaonly", None, f"official DeepLab v3, {MNV2}", "moving averages alone: they are taken", (272, 0, 0)),
+        ("twice", "MobilenetV2", f"official DeepLab v3, {MNV2}", "of another network, accum", (272, 0, 272)),
+        ("twice", "accum", f"official DeepLab v3, {MNV2} (under the scope accum/Mob", "  from accum/", (272, 0, 272)),
+        ("tower", None, f"official DeepLab v3, {MNV2} (under the scope tower_0/", "  from tower_0/", (272, 0, 0)),
+        ("extra", None, f"official DeepLab v3, {MNV2}", "unused in the checkpoint: 1 variables", (272, 0, 1)),
+    ],
+)
+def test_what_names_say_is_told(field_checkpoints, inspect, tmp_path, name, model, told, said, counts):
+    options = ["--model", model] if model else []
+    code, text = inspect(field_checkpoints / name, "--json", tmp_path / "out.json", *options)
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert code == 0
+    assert f"\nmodel: {told}" in text
+    assert said in text
+    assert tuple(document["coverage"]["counts"][status] for status in (LOADED, MISSING, UNUSED)) == counts
+    assert document["identity"]["text"].startswith(told)
+    assert document["assumed"]["output_stride"] == 16
+
+
+def test_one_of_several_networks_has_to_be_named(field_checkpoints, inspect, tmp_path, no_model):
+    code, text = inspect(field_checkpoints / "twice", "--json", tmp_path / "out.json")
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert code == 0
+    assert "model: not told by the names: several networks" in text
+    assert text.endswith("say which with --model MobilenetV2 or --model accum/MobilenetV2\n")
+    assert document["identity"] is None
+    assert "several networks" in document["problem"]
+
+
+def test_averages_alone_stand_in_the_tree(field_checkpoints, inspect, no_model):
+    _, text = inspect(field_checkpoints / "emaonly", "--list")
+    assert "  MobilenetV2         255 variables" in text
+    assert "bookkeeping" not in text
+
+
+def test_names_alone_tell_the_network(shared_data, real_checkpoints, inspect, tmp_path):
+    index = shared_data / "old_graphs" / f"{TRAINVAL}_published.index"
+    _, text = inspect(index, "--json", tmp_path / "out.json")
+    document = json.loads((tmp_path / "out.json").read_text())
+    kinds = Counter(variable["kind"] for variable in document["variables"])
+    assert kinds == {None: 272, "Momentum": 164, "global_step": 1}
+    assert text.startswith(f"{index}: 437 variables")
+    assert "names and shapes alone" in text
+    assert f"\nmodel: official DeepLab v3, {MNV2}\n" in text
+    assert document["coverage"]["counts"][LOADED] == 272
+    for asked in ("--stats",), ("--against", real_checkpoints / f"{TRAINVAL}.ckpt"):
+        with pytest.raises(CheckpointError, match="data-00000-of-00001 is missing"):
+            inspect(index, *asked)
+
+
+@pytest.mark.parametrize("rename", [(), ("--rename", "MobilenetV2=net/MobilenetV2")])
+def test_a_frozen_graph_tells_its_output_stride(shared_data, inspect, tmp_path, rename):
+    graph = shared_data / "old_graphs" / "deeplabv3_mnv2_dm05_portrait_frozen.pb"
+    _, text = inspect(graph, "--json", tmp_path / "out.json", *rename)
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert "\nmodel: official DeepLab v3, mobilenet_v2 0.5, 2 classes" in text
+    assert "assumed" not in text
+    assert document["assumed"] == {}
+    assert document["identity"]["config"]["output_stride"] == 8
+    assert document["coverage"]["counts"][LOADED] == 272
 
 
 # Comparison
