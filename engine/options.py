@@ -211,7 +211,6 @@ class SegmentationLoss(Options):
         1.0,
         "loss-based bootstrapping: the mean over only this part of the pixels, the hardest",
         SHARE,
-        SIZE,
         unit="a fraction",
         paper="1",
     )
