@@ -8,7 +8,6 @@ Exit code: 0; with --against 0 when both are equal and 1 when they differ; 2 whe
 """
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +21,17 @@ from errors import UserError
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument("ckpt", metavar="CKPT", help="V2 prefix, V1 file, .tar.gz, directory or run")
+    parser.add_argument(
+        "ckpt", metavar="CKPT", help="V2 prefix, .index alone, V1 file, .tar.gz, frozen .pb, directory, run"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--against", metavar="OTHER", help="compare with this checkpoint, and do nothing else")
     what.add_argument("--list", action="store_true", help="list the variables, and do nothing else: no model is built")
     what.add_argument(
-        "--model", metavar="NAME", help="show the coverage of resnet_v2_50, deeplab_v3/resnet_v2_50 … [told from names]"
+        "--model",
+        metavar="NAME",
+        help="show the coverage of this network of the checkpoint, by its kind or its scope there; or of another one: "
+        "resnet_v2_50, deeplab_v3/resnet_v2_50 … [the only one]",
     )
     parser.add_argument(
         "--num-classes",
@@ -48,44 +52,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     from models.checkpoint import open_checkpoint
     from porting import inspection
 
-    with open_checkpoint(args.ckpt) as checkpoint:
+    with open_checkpoint(args.ckpt, names_only=True) as checkpoint:
         if args.against:
-            found, identity, report = [], None, None
             with open_checkpoint(args.against) as other:
                 comparison = inspection.compare(checkpoint, other, rename)
             print(comparison.text(args.verbose))
+            document = inspection.document(checkpoint, [], comparison=comparison)
         else:
             comparison = None
             found = inspection.variables(checkpoint, args.stats)
             print(inspection.listing(checkpoint.path, found, args.verbose))
-            identity, report = (None, None) if args.list else show_coverage(args, checkpoint, rename)
+            identity, report, untold = (None, None, "") if args.list else show_coverage(args, checkpoint, rename)
+            document = inspection.document(checkpoint, found, identity, report, untold=untold)
         if args.json:
-            write_json(args.json, inspection.document(checkpoint, found, identity, report, comparison))
+            write_json(args.json, document)
     return 1 if comparison and not comparison.same else 0
 
 
 def show_coverage(args: argparse.Namespace, checkpoint: Any, rename: Mapping[str, str]) -> tuple:
-    """Prints which model the checkpoint is of and what it would give to it, or to --model. → (Identity, Report)"""
-    from models.checkpoint import CheckpointError
-    from models.identify import identify
-    from models.weight_init import rename_scope
+    """Prints which model the checkpoint is of and what it would give to it, or to --model.
+
+    → (Identity, Report, "") or (None, None, why it cannot be told)
+    """
+    from models.identify import UnknownNetwork
     from porting import inspection
 
-    identity = told = None
-    try:
-        told = identity = identify({rename_scope(name, rename): shape for name, shape in checkpoint.shapes.items()})
-        print(f"model: {told}")
-    except CheckpointError as error:
-        print(f"model: not told by the names: {error}")
+    identity, untold = inspection.told(checkpoint, rename)
     if args.model:
-        identity = inspection.named_identity(args.model, told, args.num_classes)
-    elif told and args.num_classes:
-        identity = dataclasses.replace(told, num_classes=args.num_classes)
+        try:
+            identity = inspection.named_identity(args.model, checkpoint, rename, args.num_classes)
+        except UnknownNetwork as error:
+            identity, untold = None, str(error)
     if identity is None:
-        return None, None
+        print(f"model: {untold}")
+        return None, None, untold
+    print(f"model: {identity}")
+    lines = {"head": inspection.head_parts(identity), "assumed": identity.assumptions()}
+    print("".join(f"{name}: {text}\n" for name, text in lines.items() if text), end="")
+    if text := inspection.averages(checkpoint, identity, args.ema):
+        print(text)
+    if args.num_classes:
+        identity = inspection.with_classes(identity, args.num_classes)
     report = inspection.coverage(checkpoint, identity, rename, args.ema)
     print(f"\ncoverage of {identity}, nothing is loaded\n{report.text(args.verbose)}")
-    return identity, report
+    if text := inspection.homeless(report):
+        print(text)
+    return identity, report, ""
 
 
 def write_json(path: str, document: Any) -> None:

@@ -6,18 +6,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from errors import UserError
-from models.checkpoint import Checkpoint
-from models.identify import Identity, canonical_scope
-from models.weight_init import Report, bookkeeping_kind, checkpoint_guided_init, natural_order
+from models.checkpoint import Checkpoint, CheckpointError
+from models.identify import Identity, UnknownNetwork, canonical_scope, identify
+from models.leftovers import leftovers, part_of
+from models.scopes import within
+from models.weight_init import (
+    AVERAGE,
+    LOADED,
+    Report,
+    bookkeeping_kind,
+    checkpoint_guided_init,
+    natural_order,
+    rename_scope,
+)
 from porting.difference import NO_REALS, Comparison, compare  # noqa: F401 - inspect_ckpt.py has `compare` from here
-
-if TYPE_CHECKING:
-    from models.layers import Network
 
 Statistics = dict[str, Any]  # as `describe` gives them
 
@@ -149,59 +157,148 @@ def _together(inside: Iterable[Variable]) -> Statistics | None:
     }
 
 
-def named_identity(text: str, told: Identity | None, num_classes: int | None = None) -> Identity:
-    """The Identity meant by `--model`: a backbone, or `deeplab_v3/` and a backbone; UserError for an unknown one.
+def told(checkpoint: Checkpoint, rename: Mapping[str, str], model: str | None = None) -> tuple[Identity | None, str]:
+    """What the checkpoint's names tell, the names renamed first. → (Identity, "") or (None, why it cannot be told)
 
-    told: what the checkpoint says of itself, or None. From it come the number of classes where none is given and the
-    model is of the same kind, and MobileNet's width.
+    Of a run's checkpoint nothing is assumed: the run keeps it.
+
+    Args:
+        model: as `models.identify.identify` takes it.
+    """
+    from engine.run_directory import run_of
+    from inference.opening import segmenter_of
+
+    try:
+        identity = identify({rename_scope(name, rename): shape for name, shape in checkpoint.shapes.items()}, model)
+        if identity.segments and run_of(checkpoint.path):
+            kept = segmenter_of(checkpoint.path, rename, model=model)
+            identity = replace(identity, config=kept.config, assumed={})
+        return identity, ""
+    except UnknownNetwork as error:
+        return None, str(error)
+    except CheckpointError as error:
+        return None, f"not told by the names: {error}"
+
+
+def named_identity(
+    text: str, checkpoint: Checkpoint, rename: Mapping[str, str], num_classes: int | None = None
+) -> Identity:
+    """The Identity meant by `--model`: a network of the checkpoint by its kind or its place, or any by its name.
+
+    Args:
+        text: a scope in the checkpoint or what stands before one, a backbone, or `deeplab_v3/` and a backbone.
+        num_classes: of a network that is not in the checkpoint; None takes those of what is there.
+
+    Raises UserError for what is neither a network nor a place in the checkpoint, UnknownNetwork for the place of one
+    that this project lacks.
     """
     from models.deeplab_v3 import BACKBONES
 
-    head, _, backbone = text.rpartition("/")
-    if backbone not in BACKBONES or head not in ("", "deeplab_v3"):
+    head, _, backbone = text.strip("/").rpartition("/")
+    by_name = backbone in BACKBONES and head in ("", "deeplab_v3")
+    there, _ = told(checkpoint, rename, backbone if by_name else text)
+    if there and (head != "deeplab_v3" or there.segments or not by_name):
+        return there
+    if not by_name:
         names = ", ".join(BACKBONES)
-        raise UserError(f"--model {text}: unknown; there are {names}, and deeplab_v3/… on each of them")
-    segments = head == "deeplab_v3"
-    alike = told if told and told.segments == segments else None
-    mobile = backbone == "mobilenet_v2"
-    return Identity(
-        backbone,
-        told.scope if told and told.backbone == backbone else canonical_scope(backbone),
-        num_classes or (alike.num_classes if alike else None) or (VOC_CLASSES if segments else None),
-        segments,
-        alike.atrous if alike else not mobile,
-        told.depth_multiplier if told and told.backbone == backbone else 1.0,
-    )
+        why = told(checkpoint, rename, text)[1]
+        if why.startswith("this is "):
+            raise UnknownNetwork(why)
+        places = why.partition("checkpoint; ")[2]
+        raise UserError(
+            f"--model {text}: unknown; there are {names}, and deeplab_v3/… on each of them"
+            + (f"; the checkpoint: {places}" if places else "")
+        )
+    return _another(backbone, bool(head), there or told(checkpoint, rename)[0], num_classes)
 
 
-def build(identity: Identity, names: Iterable[str]) -> "Network":
-    """The network that `identity` names; MobileNet's last convolution exists where one of `names` is of it."""
-    from models.deeplab_v3 import ATROUS_RATES, BACKBONES, deeplab_v3
+def _another(backbone: str, segments: bool, there: Identity | None, num_classes: int | None) -> Identity:
+    """The Identity of a network that the checkpoint does not hold, with what the two have in common."""
+    if there and there.segments == segments:
+        num_classes = num_classes or there.num_classes
+    if segments:
+        num_classes = num_classes or VOC_CLASSES
+    if there is None or there.backbone != backbone:
+        there = Identity(backbone, canonical_scope(backbone))
+    identity = replace(there, num_classes=num_classes, segments=segments, family="official" if segments else "slim")
+    config: dict[str, Any] = {"backbone": backbone, "num_classes": num_classes}
+    if backbone.startswith("mobilenet"):
+        config |= {"depth_multiplier": identity.depth_multiplier, "divisible_by": identity.divisible_by}
+    return replace(identity, config=config if segments else {}, assumed={})
 
-    mobile = identity.backbone == "mobilenet_v2"
-    options = {"depth_multiplier": identity.depth_multiplier} if mobile else {}
+
+def with_classes(identity: Identity, num_classes: int) -> Identity:
+    """The same network with another number of classes."""
+    config = identity.config | {"num_classes": num_classes} if identity.segments else {}
+    return replace(identity, num_classes=num_classes, config=config)
+
+
+def head_parts(identity: Identity) -> str:
+    """The parts of a segmenter's head in words, as far as names tell them; empty for a classifier."""
+    config = identity.config
+    if not config:
+        return ""
+    branches = len(config.get("atrous_rates") or ())
+    kind = "separable atrous" if config.get("separable_aspp") else "atrous"
+    parts = ["image pooling"] if config.get("image_pooling", True) else []
+    parts += ["aspp0"] + ([f"{branches} {kind} branches"] if branches else [])
+    if config.get("decoder"):
+        parts.append(f"{config['decoder']} decoder")
+    return ", ".join(parts + ([] if identity.num_classes else ["no logits"]))
+
+
+def averages(checkpoint: Checkpoint, identity: Identity, ema: bool) -> str:
+    """One line on the checkpoint's moving averages; empty where there are none, or they were asked for."""
+    count = sum(name.endswith(AVERAGE) for name in checkpoint.shapes)
+    if identity.averages == "all":
+        return f"moving averages: all there is ({count} variables); every program takes them, with or without --ema"
+    if identity.averages == "some" and not ema:
+        return f"moving averages: of {count} variables; every program takes them with --ema"
+    return ""
+
+
+def build(identity: Identity, names: Iterable[str] = (), **options: Any) -> keras.Model:
+    """The network that `identity` names.
+
+    Args:
+        names: of the checkpoint; where one is of MobileNet's last convolution, a network without classifier has it.
+        **options: replace what `deeplab_v3`, or the backbone's builder, is told by `identity`.
+    """
+    from inference.opening import build_segmenter
+    from models.deeplab_v3 import BACKBONES
+
     if identity.segments:
-        rates = ATROUS_RATES if identity.atrous else ()
-        return deeplab_v3(identity.backbone, identity.num_classes, atrous_rates=rates, **options)
-    if mobile:
-        has_last = any(name.startswith(f"{identity.scope}/Conv_1/") for name in names)
-        options["include_last_conv"] = identity.num_classes is not None or has_last
-    return BACKBONES[identity.backbone](num_classes=identity.num_classes, **options)
+        classes = identity.num_classes or VOC_CLASSES  # a head without logits: they are missing
+        return build_segmenter(identity.config | {"num_classes": classes} | options)
+    told_options: dict[str, Any] = {"num_classes": identity.num_classes}
+    if identity.backbone.startswith("mobilenet"):
+        scope = canonical_scope(identity.backbone)
+        has_last = any(within(identity.translation.rename(name), f"{scope}/Conv_1") for name in names)
+        told_options |= {
+            "depth_multiplier": identity.depth_multiplier,
+            "divisible_by": identity.divisible_by,
+            "include_last_conv": identity.num_classes is not None or has_last,
+        }
+    return BACKBONES[identity.backbone](**told_options | options)
 
 
 def coverage(
     checkpoint: Checkpoint, identity: Identity, rename: Mapping[str, str] | None = None, ema: bool = False
 ) -> Report:
-    """The Report of what the checkpoint would give to the model of `identity`: nothing is read, nothing is loaded.
+    """The Report of what the checkpoint would give to the model of `identity`: nothing is read, nothing is loaded."""
+    model = build(identity, [rename_scope(name, rename or {}) for name in checkpoint.shapes])
+    return checkpoint_guided_init(
+        model, checkpoint, rename=rename, ema=ema, apply=False, translation=identity.translation
+    )
 
-    Where the checkpoint calls the backbone otherwise than slim and no `rename` is given, it is renamed.
-    """
-    scope = canonical_scope(identity.backbone)
-    if not rename and identity.scope != scope:
-        rename = {identity.scope: scope}
-    model = build(identity, checkpoint.shapes)
-    report = checkpoint_guided_init(model, checkpoint.prefix, rename=rename, ema=ema, apply=False)
-    return replace(report, checkpoint=checkpoint.path)  # an archive is not unpacked a second time
+
+def homeless(report: Report) -> str:
+    """One line on the variables that the network leaves out though it may not; empty for none, or another network."""
+    left = leftovers(report) if report.of(LOADED) else []
+    if not left:
+        return ""
+    shown = ", ".join(f"{entry.source} ({part_of(entry.source)})" for entry in left[:4]) + (" …" if left[4:] else "")
+    return f"without a place in this network: {len(left)}: {shown}; evaluation, prediction and export refuse it"
 
 
 def document(
@@ -210,15 +307,24 @@ def document(
     identity: Identity | None = None,
     report: Report | None = None,
     comparison: Comparison | None = None,
+    untold: str = "",
 ) -> dict[str, Any]:
-    """All of it as what JSON can hold."""
+    """All of it as what JSON can hold. untold: why there is no identity."""
     return {
         "checkpoint": checkpoint.path,
         "variables": [asdict(v) for v in found],
-        "model": None if identity is None else {**asdict(identity), "text": str(identity)},
+        "model": None if identity is None else _identity(identity),
+        "assumed": identity.assumptions() if identity else "",
+        "untold": untold,
         "coverage": None if report is None else json.loads(report.to_json()),
         "comparison": None if comparison is None else {"same": comparison.same, **_finite(asdict(comparison))},
     }
+
+
+def _identity(identity: Identity) -> dict[str, Any]:
+    plain = ("backbone", "scope", "num_classes", "segments", "atrous", "depth_multiplier", "divisible_by", "family")
+    told_of = {name: getattr(identity, name) for name in (*plain, "config", "assumed", "averages")}
+    return told_of | {"text": str(identity), "head": head_parts(identity)}
 
 
 def _finite(value: Any) -> Any:

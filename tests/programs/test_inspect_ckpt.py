@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from models.mobilenet_v2 import mobilenet_v2
 from models.scopes import ScopeError
 from models.weight_init import LOADED, MISSING, named_variables, save_checkpoint
 from porting import inspection
+from tests.golden_networks import GoldenFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,6 +209,131 @@ def test_real_half_of_a_network(real_checkpoints, inspect):
     assert "model: resnet_v2_50, no classifier" in text
     assert "missing in the checkpoint: 49 variables" in text
     assert text.endswith("221/270 backbone variables, 9,101,824 values\n")
+
+
+# Families
+
+FIELD = ROOT.parent / "shared" / "field"
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory):
+    """The folder of the checkpoints that `make_checkpoints.py` writes."""
+    if not FIELD.is_dir():
+        pytest.skip(f"needs {FIELD}")
+    folder = tmp_path_factory.mktemp("field")
+    done = python(str(FIELD / "make_checkpoints.py"), str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "v3plus",
+            ["model: official DeepLab v3+, mobilenet_v2 1, 21 classes\nhead: image pooling, aspp0, separable d"],
+        ),
+        (
+            "sepaspp",
+            ["head: image pooling, aspp0, 3 separable atrous branches\nassumed: atrous rates 6, 12, 18, output"],
+        ),
+        ("emaonly", ["moving averages: all there is (272 variables); ", "loaded: 272 variables"]),
+        (
+            "twice",
+            ["model: not told by the names: several networks", "--model MobilenetV2 or --model accum/Mobilenet"],
+        ),
+        ("tower", ["(under the scope tower_0/MobilenetV2)\nhead: image pooling, aspp0\n", "loaded: 272 variables"]),
+        ("extra", ["without a place in this network: 1: mystery_branch/weights (nothing that is known here)"]),
+    ],
+)
+def test_checkpoints_of_the_field_are_told_as_what_they_are(field, inspect, name, said):
+    code, text = inspect(field / name)
+    assert code == 0
+    for words in said:
+        assert words in text
+
+
+@pytest.mark.parametrize("place", ["MobilenetV2", "accum"])
+def test_one_of_two_networks_is_named_by_its_place(field, inspect, place):
+    code, text = inspect(field / "twice", "--model", place, "--verbose")
+    assert code == 0
+    assert "loaded: 272 variables" in text and "255/255 backbone variables" in text
+    assert ("logits/semantic/biases  from accum/logits/semantic/biases" in text) == (place == "accum")
+
+
+def test_a_place_that_is_not_there_is_told_with_those_that_are(field, inspect):
+    with pytest.raises(UserError, match=r"--model tower: unknown; .* the checkpoint: it has MobilenetV2 .* accum/Mob"):
+        inspect(field / "twice", "--model", "tower")
+
+
+def test_real_index_alone(shared_data, inspect, tmp_path):
+    index = shared_data / "old_graphs" / "deeplabv3_mnv2_pascal_trainval_published.index"
+    code, text = inspect(index, "--json", tmp_path / "out.json")
+    assert code == 0
+    assert f"{index}: 437 variables" in text and "  Momentum: 164\n  global_step: 1\n" in text
+    assert "model: official DeepLab v3, mobilenet_v2 1, 21 classes\n" in text
+    assert "assumed: output stride 16 (names cannot tell; see --output-stride)\n" in text
+    assert "loaded: 272 variables" in text
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["assumed"].startswith("output stride 16")
+    assert document["model"]["family"] == "official" and document["model"]["config"]["upsampling"] == "align-corners"
+    assert document["model"]["text"] == "official DeepLab v3, mobilenet_v2 1, 21 classes"
+
+
+def test_an_index_alone_has_no_statistics(mobile, inspect):
+    Path(f"{mobile}.data-00000-of-00001").unlink()
+    code, text = inspect(f"{mobile}.index")
+    assert code == 0 and "model: mobilenet_v2 0.35, 5 classes" in text
+    with pytest.raises(CheckpointError, match="only names and shapes are here"):
+        inspect(f"{mobile}.index", "--stats")
+    with pytest.raises(CheckpointError, match="data-00000-of-00001 is missing"):
+        inspect(mobile, "--against", mobile)
+
+
+def test_real_frozen_graph_is_a_checkpoint(shared_data, inspect):
+    code, text = inspect(shared_data / "old_graphs" / "deeplabv3_mnv2_dm05_portrait_frozen.pb", "--stats")
+    assert code == 0
+    assert "model: official DeepLab v3, mobilenet_v2 0.5, 2 classes\n" in text
+    assert "loaded: 272 variables" in text and "!!!" not in text
+
+
+def test_a_network_that_this_project_lacks_is_named(tmp_path, inspect, no_model):
+    units = [f"entry_flow/block{block}/unit_1" for block in (1, 2, 3)]
+    units += [f"middle_flow/block1/unit_{unit}" for unit in range(1, 17)]
+    tensors = {f"dense_net/{unit}/xception_module/separable_conv1_depthwise/depthwise_weights": [0.0] for unit in units}
+    tensors |= {"meta_architecture/cell/weights": [0.0], "meta_architecture/weights": [0.0]}
+    tensors |= {"logits/semantic/weights": np.zeros((1, 1, 256, 19), "float32")}
+    write_checkpoint(tmp_path / "m.ckpt", tensors)
+    code, text = inspect(tmp_path / "m.ckpt", "--json", tmp_path / "out.json")
+    assert code == 0
+    said = (
+        "this is official DeepLab v3 on xception_65 with a dense prediction cell, 19 classes; this project has no such"
+    )
+    assert f"model: {said}" in text
+    assert f"model: {said}" in inspect(tmp_path / "m.ckpt", "--model", "dense_net")[1]
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["model"] is None and document["coverage"] is None and document["untold"].startswith(said)
+
+
+def test_heads_of_the_peers_are_covered_under_their_names():
+    checkpoint = SimpleNamespace(path="peer", prefix="peer", shapes=GoldenFile("rishizek_v3_os16").shapes)
+    identity, untold = inspection.told(checkpoint, {})
+    assert (str(identity), untold) == ("rishizek's DeepLab v3, resnet_v2_50, 21 classes", "")
+    assert inspection.head_parts(identity) == "image pooling, aspp0, 3 atrous branches"
+    report = inspection.coverage(checkpoint, identity)
+    assert report.counts[LOADED] == len(checkpoint.shapes.keys() - {"global_step"})
+    assert not inspection.homeless(report)
+    sources = {entry.variable: entry.source for entry in report.entries}
+    assert sources["aspp0/weights"] == "aspp/conv_1x1/weights"
+
+
+def test_moving_averages_are_proposed(mobile_values, tmp_path, inspect):
+    averages = {f"{name}/ExponentialMovingAverage": value for name, value in mobile_values.items()}
+    write_checkpoint(tmp_path / "ema.ckpt", mobile_values | averages)
+    proposed = f"moving averages: of {len(averages)} variables; every program takes them with --ema\n"
+    assert proposed in inspect(tmp_path / "ema.ckpt")[1]
+    assert proposed not in inspect(tmp_path / "ema.ckpt", "--ema")[1]
 
 
 # Comparison
