@@ -52,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     rename = args.rename
     from engine.published import located
     from models.checkpoint import open_checkpoint
-    from porting import inspection
+    from porting import difference, inspection
 
     needs_values = args.stats or args.against is not None
     with open_checkpoint(located(args.ckpt), names_only=not needs_values) as checkpoint:
         if args.against:
             found, finding, report = [], None, None
             with open_checkpoint(located(args.against)) as other:
-                comparison = inspection.compare(checkpoint, other, rename)
+                comparison = difference.compare(checkpoint, other, rename)
             print(comparison.text(args.verbose))
         else:
             comparison = None

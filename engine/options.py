@@ -374,11 +374,15 @@ class PredictionFiles(Options):
 
 
 @dataclass(frozen=True)
-class Verification(Options):
-    """How an old graph and this project's model are compared."""
+class Verification(Architecture):
+    """How an old graph and this project's model are compared, and the model where it is not to be as told."""
 
     title = "what is compared, and how"
 
+    output_stride: int | None = option(
+        None, "of the model", POSITIVE_INT, shown="as OLD has it", choices=(4, 8, 16, 32)
+    )
+    model: str | None = option(None, MEANT, TEXT, shown="the only one")
     ckpt: str | None = option(None, "weights of this project's model", TEXT, shown="those of OLD")
     old_ckpt: str | None = option(
         None, "variables of OLD's graph", TEXT, takes="CKPT", shown="beside the .meta, else --ckpt"
@@ -396,13 +400,6 @@ class Verification(Options):
     )
     tolerance: float = option(1e-4, "of the largest magnitude", NONNEGATIVE)
     size: int | None = option(None, "the picture is resized to N x N", POSITIVE_INT, shown="as OLD wants, else not")
-    output_stride: int | None = option(
-        None, "of the model", POSITIVE_INT, shown="as OLD has it", choices=(4, 8, 16, 32)
-    )
-    multi_grid: tuple[int, ...] | None = option(None, "dilations of block4's units in a DeepLab", INTS, shown="1,2,4")
-    features: str | None = option(
-        None, "what a DeepLab's head is fed", TEXT, shown="postnorm", choices=("postnorm", "block4")
-    )
     json: str | None = option(None, "write all of it to this file too", TEXT, takes="FILE")
 
 

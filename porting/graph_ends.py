@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from graphlib import TopologicalSorter
 
+from models.scopes import within
 from models.weight_init import natural_order
 from porting.graph_nodes import Node, split_tensor
 
@@ -14,24 +15,31 @@ _OUTPUTS = {
     *("Identity", "Squeeze", "Merge", "If", "StatelessIf"),
 }
 
+_RESIZE = "ResizeBilinear"
+_LAYERS = {"expansion_output": "expand", "depthwise_output": "depthwise", "projection_output": "project"}
+
 
 def find_end_points(
     nodes: Mapping[str, Node], origin: str, keys: Iterable[str], scopes: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """`LegacyGraph.end_points` of {operation: node}, by how far each is from the tensor `origin`, the images."""
     ends = _ends(nodes, origin)
+    called = {root: _pattern(scope) for root, scope in (scopes or {}).items()}
     by_root = defaultdict(list)
     for key in keys:
-        root, _, rest = key.partition("/")
-        by_root[root].append((key, f"/{rest}" if rest else ""))
+        roots = [scope for scope in called if within(key, scope)]
+        root = max(roots, key=len, default=key.partition("/")[0])
+        by_root[root].append((key, key.removeprefix(root)))
     found: dict[str, str] = {}
     chosen: dict[str, str] = {}
     for root, members in by_root.items():
-        called = re.compile(rf"(.*/)?{re.escape((scopes or {}).get(root, root))}(_\d+)?")
+        pattern = called.get(root) or _pattern(root)
         fitting = {
-            scope: {key: ends[scope + rest] for key, rest in members if scope + rest in ends}
+            scope: {
+                key: end for key, rest in members if (end := ends.get(scope + rest) or ends.get(_layer(scope + rest)))
+            }
             for scope in ends
-            if called.fullmatch(scope)
+            if pattern.fullmatch(scope)
         }
         best = min(fitting, key=lambda s: (-len(fitting[s]), s.count("/"), natural_order(s)), default=None)
         if best is not None and fitting[best]:
@@ -40,9 +48,31 @@ def find_end_points(
     return {key: found[key] for key in keys if key in found}, chosen
 
 
+def _layer(end_point: str) -> str:
+    """The scope of the layer whose output MobileNet's end point is, where no operation of that name was recorded."""
+    scope, _, name = end_point.rpartition("/")
+    return f"{scope}/{_LAYERS[name]}" if name in _LAYERS else ""
+
+
+def find_upsampled(nodes: Mapping[str, Node], logits: str) -> str | None:
+    """The tensor that the tensor `logits` is after the last of the resizes that follow it; None where none does."""
+    _, consumers = depths(nodes, split_tensor(logits))
+    last, waiting = None, [split_tensor(logits)[0]]
+    while waiting:
+        following = [user for op in waiting for user in consumers[op] if nodes[user].op in ("Identity", _RESIZE)]
+        last = next((user for user in following if nodes[user].op == _RESIZE), last)
+        waiting = following
+    return f"{last}:0" if last else None
+
+
+def _pattern(scope: str) -> re.Pattern:
+    """Of a scope behind any prefix, each of its parts as it is or made unique: `import/aspp_1/conv_1x1`."""
+    return re.compile("(.*/)?" + "/".join(rf"{re.escape(part)}(_\d+)?" for part in scope.split("/")))
+
+
 def _ends(nodes: Mapping[str, Node], origin: str) -> dict[str, str]:
     """{scope or operation: the operation that is its output}, of all that depends on the input."""
-    depth, consumers = _depths(nodes, split_tensor(origin))
+    depth, consumers = depths(nodes, split_tensor(origin))
     best: dict[str, tuple[tuple[bool, int], str]] = {}
     for name, level in depth.items():
         if nodes[name].op not in _OUTPUTS:
@@ -57,8 +87,8 @@ def _ends(nodes: Mapping[str, Node], origin: str) -> dict[str, str]:
     return {scope: name for scope, (_, name) in best.items()} | {name: name for name in depth}
 
 
-def _depths(nodes: Mapping[str, Node], origin: tuple[str, int]) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """({operation: longest way from the input}, {operation: operations that take its data})"""
+def depths(nodes: Mapping[str, Node], origin: tuple[str, int]) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """({operation: longest way from the tensor `origin`}, {operation: operations that take its data})"""
     inputs = {
         node.name: [split_tensor(text) for text in node.input if not text.startswith("^")]
         for node in nodes.values()

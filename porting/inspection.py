@@ -15,7 +15,7 @@ from models.checkpoint import Checkpoint, CheckpointError
 from models.identify import Identity, UnknownNetwork, canonical_scope, identify
 from models.scopes import rename_scope, within
 from models.weight_init import AVERAGE, Report, bookkeeping_kind, checkpoint_guided_init, natural_order
-from porting.difference import NO_REALS, Comparison, compare  # noqa: F401 - inspect_ckpt.py has `compare` from here
+from porting.difference import NO_REALS, Comparison
 
 if TYPE_CHECKING:
     from models.layers import Network

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
-from models.frozen_graph import is_weight, variable_name, weight_shape, weight_value
-from porting.graph_ends import find_end_points
+from models.frozen_graph import LEAVES, is_weight, variable_name, weight_shape, weight_value
+from porting.graph_ends import find_end_points, find_upsampled
 from porting.graph_files import find_meta, is_saved_model, parse, read
 from porting.graph_function import LegacyFunction
+from porting.graph_input import Entrance, find_entrance
 from porting.graph_nodes import (
     PLACEHOLDERS,
     VARIABLES,
@@ -34,6 +35,8 @@ from porting.graph_nodes import (
 )
 from porting.graph_part import INPUT_ADVICE, Part
 
+_LEAVES = LEAVES | {"kernel", "bias"}  # the latter are tf.layers'
+_PROBES = (16, 24)  # pixels: smaller than what any graph was built for
 _ENDS = ("NoOp", "Assert", "SaveV2", "SaveSlices", "Save")  # ops that have no output
 
 
@@ -147,6 +150,34 @@ class LegacyGraph:
         node = self.nodes[split_tensor(self.input)[0]]
         return node_shape(node) if node.op in PLACEHOLDERS else None
 
+    @cached_property
+    def built_for(self) -> tuple[int | None, ...] | None:
+        """(N, H, W, C) of the tensor `input` as the graph was built: `input_shape`, or what a placeholder before gives.
+
+        None for what may differ, or is not known.
+        """
+        if self.nodes[split_tensor(self.input)[0]].op in PLACEHOLDERS:
+            return self.input_shape
+        return LegacyGraph(self.path, self.graph_def, self.checkpoint).shape_at(self.input)
+
+    def shape_at(self, tensor: str) -> tuple[int | None, ...] | None:
+        """(N, H, W, C) of a tensor, None for what changes with the images; None for no such shape, or an unknown one.
+
+        It is found by feeding images of two sizes.
+        """
+        try:
+            wanted = self.input_shape or (None, None, None, 3)
+            images = [
+                np.zeros([side or free for side, free in zip(wanted, (1, size, size, 3), strict=True)])
+                for size in _PROBES
+            ]
+            first, second = (np.shape(self(zeros, [tensor])[tensor]) for zeros in images)
+        except LegacyGraphError:  # behind a pipeline, or one that wants other images
+            return None
+        if len(first) != 4 or len(second) != 4:
+            return None
+        return (wanted[0], *(a if a == b else None for a, b in zip(first[1:], second[1:], strict=True)))
+
     @property
     def takes_floats(self) -> bool:
         """Whether the input takes preprocessed images, not whole pixels that the graph preprocesses itself."""
@@ -159,7 +190,7 @@ class LegacyGraph:
         for node in self.nodes.values():
             if node.op in VARIABLES:
                 shapes[node.name] = node_shape(node) or ()
-            elif is_weight(node):
+            elif is_weight(node, _LEAVES):
                 shapes[variable_name(node)] = weight_shape(node)
         return shapes
 
@@ -192,9 +223,17 @@ class LegacyGraph:
         segment of the keys, their root, may stand behind a prefix (`import/…`, `tower_0/…`) or be made unique
         (`resnet_v2_50_1`); where several fit equally, the outermost and first is taken.
 
-        scopes: {root: what this graph calls it}, e.g. {"resnet_v2_50": "slim_resnet"}.
+        scopes: {scope of the keys: what this graph calls it}, e.g. {"resnet_v2_50": "slim_resnet"}. Each is a root.
         """
         return find_end_points(self.nodes, self.input, keys, scopes)
+
+    def entrance(self, output: str) -> Entrance | None:
+        """What is done to the images before the first convolution on the way to the tensor `output`; None for none."""
+        return find_entrance(self.nodes, self.input, output)
+
+    def upsampled(self, logits: str) -> str | None:
+        """The tensor that the tensor `logits` is after the resizes that follow it; None where none does."""
+        return find_upsampled(self.nodes, logits)
 
     def _checked(self, name: str) -> str:
         op, index = split_tensor(name)

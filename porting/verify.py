@@ -1,87 +1,117 @@
 """An old graph and this project's model on one picture, end point by end point, and their weights by name."""
 
-import dataclasses
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 
 from data.images import read_image, write_whole
-from engine.options import Architecture, Verification
+from engine.kinds import flag
+from engine.options import Verification
 from engine.published import located
 from errors import UserError
-from inference.opening import build_segmenter, checkpoint_identity, segmenter_of
-from models.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
-from models.deeplab_v3 import BACKBONES
-from models.identify import canonical_scope, identify
+from inference.opening import Told, asked_of, build_segmenter, checkpoint_identity, segmenter_of
+from models.checkpoint import CheckpointError, open_checkpoint
+from models.identify import Identity, identify
+from models.layers import recording
+from models.leftovers import leftovers, part_of
+from models.preprocessing import preprocessing_of
 from models.scopes import check_scopes, within
 from models.weight_init import (
     MISMATCH,
     MISSING,
-    bookkeeping_kind,
+    Report,
     checkpoint_guided_init,
-    named_variables,
     rename_scope,
 )
+from porting.agreement import (
+    PREPROCESSING,
+    UPSAMPLED,
+    compare,
+    compare_weights,
+    differing,
+    show,
+    show_weights,
+    verdict,
+)
+from porting.graph_names import Names, holds
+from porting.graph_pictures import Images, images_for, repeated
+from porting.inspection import build
 from porting.legacy_graph import LegacyFunction, LegacyGraph, LegacyGraphError, load_frozen, load_graph, load_meta
+
+_LOGITS = "logits/semantic"
+
+
+@dataclass(frozen=True)
+class Port:
+    """This project's model with the weights in it. told: what was known of it before; report: of its initialization."""
+
+    model: keras.Model
+    told: Told
+    report: Report
+
+    @property
+    def absent(self) -> list[str]:
+        """The model's variables that are not among the weights."""
+        return [entry.variable for entry in self.report.of(MISSING)]
 
 
 def verify(old: str, image: str, how: Verification) -> bool:
     """Prints the comparison of the old graph with this project's model on a picture; → whether everything agrees."""
-    how = dataclasses.replace(how, ckpt=located(how.ckpt))
-    rename = how.scope
+    how = replace(how, ckpt=located(how.ckpt))
     picture = read_image(image)
     graph = open_graph(old, how)
-    old_rename = model_scopes(graph.path, graph.variables, rename, lenient=how.ckpt is not None)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = how.ckpt or own_weights(graph, folder)
-        new_rename = model_scopes(weights if how.ckpt else graph.path, shapes_in(weights), rename)
-        check_rename(rename, graph, old_rename | new_rename)
-        scopes = {new: old for old, new in old_rename.items() if new} | {new: old for old, new in rename.items()}
-        size = picture_size(how.size, graph, picture)
-        model, absent = build_model(graph, how, weights, new_rename, how.output_stride)
-        images = model.preprocessing(resized(picture, size).astype("float32")).astype("float32")[None]
-        ours = end_points(model, images, absent)
-        tensors, chosen = graph.end_points(list(ours), scopes)
-        if not tensors:
-            raise UserError(
-                f"{graph.path}: none of the model's end points ({', '.join(list(ours)[:3])} …) is found behind "
-                f"{graph.input}; a scope of another name is told with --scope OLD=NEW, another input with --input"
-            )
-        function = graph.prune(list(tensors.values()), how.feed)
-        theirs = function(images.repeat((graph.input_shape or [None])[0] or 1, axis=0))
-        stride = how.output_stride or stride_of(size, {key: theirs[tensor] for key, tensor in tensors.items()})
-        if stride not in (None, model.output_stride):
-            model, absent = build_model(graph, how, weights, new_rename, stride)
-            ours = end_points(model, images, absent)
-    introduce(how, graph, model, absent, function, chosen)
-    rows = [compare(key, tensor, theirs[tensor][:1], ours[key], how.tolerance) for key, tensor in tensors.items()]
+    weights = how.ckpt or own_weights(graph)
+    shapes = shapes_in(weights)
+    check_rename(how.scope, graph, shapes)
+    port = build_port(weights, shapes, how, how.output_stride)
+    names = names_in(graph, how, port)
+    keys = list(end_points(port.model, np.zeros((1, 33, 33, 3), "float32"), port.absent))
+    tensors, chosen = graph.end_points([key for key in keys if key != UPSAMPLED], names.scopes(graph))
+    if not tensors:
+        raise UserError(
+            f"{graph.path}: none of the model's end points ({', '.join(keys[:3])} …) is found behind "
+            f"{graph.input}; a scope of another name is told with --scope OLD=NEW, another input with --input"
+        )
+    if UPSAMPLED in keys and _LOGITS in tensors and (upsampled := graph.upsampled(tensors[_LOGITS])):
+        tensors[UPSAMPLED] = upsampled
+    images = images_for(graph, port.model, picture, next(iter(tensors.values())), how)
+    function = graph.prune(list(tensors.values()), how.feed)
+    theirs = function(repeated(images.theirs, graph))
+    stride = stride_of(images.ours.shape[1:3], {key: theirs[tensor] for key, tensor in tensors.items()})
+    if not how.output_stride and stride not in (None, port.model.output_stride):
+        port = build_port(weights, shapes, how, stride)
+    ours = end_points(port.model, images.ours, port.absent)
+    introduce(how, graph, port, function, chosen, images, stride)
+    rows = [images.row] if images.row else []
+    rows += [compare(key, tensor, theirs[tensor][:1], ours[key], how.tolerance) for key, tensor in tensors.items()]
     unshared = [key for key in ours if key not in tensors]
     show(rows, unshared)
     compared = None
     if how.ckpt:
-        compared = compare_weights(graph, model, old_rename, how.tolerance)
+        compared = compare_weights(graph, port.model, names, how.tolerance)
         show_weights(compared, graph, how.ckpt)
     departs = next((row["end_point"] for row in rows if not row["agrees"]), None)
     agree = departs is None and not (compared and any(not row["agrees"] for row in compared["different"]))
     print(verdict(rows, departs, compared, how.tolerance))
-    if departs and function.normalizes_by_batch:
-        print(
-            "the old graph normalizes by batch statistics: it was built with is_training=True; export it for inference"
-        )
+    for line in advice(graph, function, images, departs, compared):
+        print(line)
     if how.json:
         document = {
             "old": graph.path,
             "ckpt": how.ckpt,
-            "model": model.name,
+            "model": port.model.name,
+            "identity": str(port.told.identity),
+            "assumed": assumed(port, how, stride),
             "input": graph.input,
-            "size": size,
+            "pictures": images.words,
+            "size": images.theirs.shape[1:3],
+            "seen": images.ours.shape[1:3],
             "fed": {name: float(value) for name, value in function.fed.items()},
             "tolerance": how.tolerance,
             "agree": agree,
@@ -106,72 +136,87 @@ def open_graph(old: str, how: Verification) -> LegacyGraph:
         return load_meta(old, how.ckpt, how.input)
 
 
-def shapes_in(path: str | Path) -> dict[str, tuple]:
+def shapes_in(path: str | Path) -> dict[str, tuple[int, ...]]:
     """{name: shape} of a checkpoint."""
     with open_checkpoint(path) as checkpoint:
         return checkpoint.shapes
 
 
-def own_weights(graph: LegacyGraph, folder: str) -> str | Path:
-    """A checkpoint of what the old graph itself runs with: its own, or one made of a frozen graph's constants."""
+def own_weights(graph: LegacyGraph) -> str | Path:
+    """A checkpoint of what the old graph itself runs with: its own, or the frozen graph, whose constants are one."""
     if graph.checkpoint is not None:
         return graph.checkpoint
     if not graph.frozen:
         raise LegacyGraphError(f"{graph.path}: no weights under slim's names in this graph; give them with --ckpt")
-    prefix = Path(folder) / "constants.ckpt"
-    write_checkpoint(prefix, graph.values(list(graph.variables)))
-    return prefix
+    return graph.path
 
 
-def model_scopes(
-    path: str | Path, shapes: Mapping[str, tuple], rename: Mapping[str, str], lenient: bool = False
-) -> dict[str, str]:
-    """The rename that brings `shapes` under slim's names: what of `rename` applies, and what the names themselves tell.
+def check_rename(rename: Mapping[str, str], graph: LegacyGraph, weights: Iterable[str]) -> None:
+    """Raises ScopeError for a scope that is neither one of variables, in either place, nor one of operations."""
+    check_scopes(rename, [*weights, *graph.variables, *graph.nodes], "--scope")
 
-    A prefix (`import/`, `tower_0/`) is dropped; a backbone of another name gets slim's. lenient: names that tell no
-    network are left as they are, instead of a CheckpointError.
-    """
-    rename = {old: new for old, new in rename.items() if any(within(name, old) for name in shapes)}
+
+def names_in(graph: LegacyGraph, how: Verification, port: Port) -> Names:
+    """The old graph's names, of which its own variables tell the family, or else those of the weights."""
     try:
-        identity = identify({rename_scope(name, rename): shape for name, shape in shapes.items()})
-    except CheckpointError as error:
-        if lenient:
-            return rename
-        raise CheckpointError(f"{path}: {error}") from error
-    canonical = canonical_scope(identity.backbone)
-    if identity.scope.endswith(f"/{canonical}"):
-        return rename | {identity.scope.removesuffix(f"/{canonical}"): ""}
-    return rename if identity.scope == canonical else rename | {identity.scope: canonical}
+        shapes = {rename_scope(name, how.scope): shape for name, shape in graph.variables.items()}
+        told = identify(shapes, how.model)  # type: ignore[arg-type]  # what a graph leaves open tells nothing here
+    except CheckpointError:
+        return Names(how.scope, port.told.translation)
+    return Names(how.scope, told.translation)
 
 
-def check_rename(rename: Mapping[str, str], graph: LegacyGraph, applied: Mapping[str, str]) -> None:
-    """Raises ScopeError for a scope that is neither one of variables nor one of operations."""
-    check_scopes([old for old in rename if old not in applied], list(graph.nodes), "--scope")
+def build_port(
+    weights: str | Path, shapes: Mapping[str, tuple[int, ...]], how: Verification, stride: int | None
+) -> Port:
+    """The model that the weights are of, with them in it.
+
+    Args:
+        shapes: {name: shape} of the weights.
+        stride: output stride; None is what the weights' family has.
+
+    Raises CheckpointError where one of the weights does not fit, UserError for options that the model does not have.
+    """
+    rename = {old: new for old, new in how.scope.items() if holds(old, shapes)}
+    identity = checkpoint_identity(weights, rename, how.model)
+    how = replace(how, output_stride=stride)
+    if identity.segments:
+        told = segmenter_of(weights, rename, how, how.model)
+        identity.segmenter()  # for its logits
+        model = build_segmenter(told.config)
+    else:
+        told = Told({}, identity)
+        model = build_backbone(identity, [rename_scope(name, rename) for name in shapes], how)
+    report = checkpoint_guided_init(model, weights, rename=rename, translation=told.translation)
+    if report.of(MISMATCH):
+        raise CheckpointError(f"{weights}: does not fit {identity}\n{report}")
+    return Port(model, told, report)
 
 
-def picture_size(asked: int | None, graph: LegacyGraph, picture: np.ndarray) -> tuple[int, int]:
-    """(height, width) that both are run at: what the old graph's input fixes, --size, or the picture's own."""
-    if not graph.takes_floats:
-        raise UserError(
-            f"{graph.path}: {graph.input} takes whole pixels, the graph preprocesses them itself; name the tensor that "
-            f"the network reads with --input, such as {graph.candidates()}"
-        )
-    fixed = (graph.input_shape or (None,) * 4)[1:3]
-    if asked and any(side not in (None, asked) for side in fixed):
-        raise UserError(f"--size {asked}: {graph.path} takes {fixed[0]} x {fixed[1]} only")
-    height, width = (asked, asked) if asked else picture.shape[:2]
-    return fixed[0] or height, fixed[1] or width
-
-
-def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) at (height, width) = size."""
-    return picture if picture.shape[:2] == size else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)
+def build_backbone(identity: Identity, names: Iterable[str], how: Verification) -> keras.Model:
+    """The network without a DeepLab's head that `identity` names, and `how` changes."""
+    heads = ["features", "upsampling", "atrous_rates"] + ["multi_grid"] * identity.backbone.startswith("mobilenet")
+    not_its = [flag(name) for name in heads if getattr(how, name) is not None]
+    if not_its:
+        raise UserError(f"{not_its[0]}: {identity} is no DeepLab that has such a thing")
+    options = asked_of(how, {"backbone": identity.backbone})
+    preprocessing = options.pop("preprocessing", None)
+    model = build(identity, names, **options)
+    if preprocessing is not None:
+        model.preprocessing = preprocessing_of(preprocessing)
+    return model
 
 
 def end_points(model: keras.Model, images: np.ndarray, absent: Sequence[str]) -> dict[str, np.ndarray]:
-    """{slim's key: array}, in the order they are computed, of all that does not need one of the `absent` variables."""
-    found = model.end_points(images)
-    return {key: np.asarray(found[key]) for key in before_first(found, absent)}
+    """{slim's key: array}, in the order they are computed, of all that does not need one of the `absent` variables.
+
+    Of a DeepLab that has all of them the last are its logits at the images' size, under UPSAMPLED.
+    """
+    with recording({}) as found:
+        outputs = model(images, training=False)
+    named = {path.removeprefix(model.variable_prefix): output for path, output in found.items()}
+    known = {key: np.asarray(named[key]) for key in before_first(named, absent)}
+    return known | {UPSAMPLED: np.asarray(outputs)} if _LOGITS in known else known
 
 
 def stride_of(size: tuple[int, int], activations: Mapping[str, np.ndarray]) -> int | None:
@@ -180,25 +225,6 @@ def stride_of(size: tuple[int, int], activations: Mapping[str, np.ndarray]) -> i
         if key.endswith(("/block4", "/expanded_conv_16/output")):
             return next((s for s in (32, 16, 8, 4) if math.ceil(size[0] / s) == features.shape[1]), None)
     return None
-
-
-def build_model(
-    graph: LegacyGraph, how: Verification, weights: str | Path, rename: Mapping[str, str], stride: int | None
-) -> tuple[keras.Model, list[str]]:
-    """The model that the weights are of, with them in it. → (model, names of its variables that are not there)"""
-    identity = checkpoint_identity(weights, rename)
-    if identity.segments:
-        asked = Architecture(output_stride=stride, multi_grid=how.multi_grid, features=how.features)
-        model = build_segmenter(segmenter_of(weights, rename, asked).config)
-    else:
-        options: dict[str, Any] = {"num_classes": identity.num_classes} | ({"output_stride": stride} if stride else {})
-        if identity.backbone == "mobilenet_v2":
-            options["depth_multiplier"] = identity.depth_multiplier
-        model = BACKBONES[identity.backbone](**options)
-    report = checkpoint_guided_init(model, weights, rename=rename)
-    if report.of(MISMATCH):
-        raise CheckpointError(f"{how.ckpt or graph.path}: does not fit {identity}\n{report}")
-    return model, [entry.variable for entry in report.of(MISSING)]
 
 
 def before_first(keys: Iterable[str], absent: Sequence[str]) -> list[str]:
@@ -214,37 +240,33 @@ def before_first(keys: Iterable[str], absent: Sequence[str]) -> list[str]:
     return known
 
 
-def difference(reference: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """(largest |difference|, the same relative to the largest |reference|); both infinite where a value is not finite.
-
-    Arrays that differ in axes of size 1 alone are compared: squeezed logits are logits.
-    """
-    if reference.shape != found.shape:
-        if reference.squeeze().shape != found.squeeze().shape:
-            return math.inf, math.inf
-        found = found.reshape(reference.shape)
-    if not (np.isfinite(reference).all() and np.isfinite(found).all()):
-        return math.inf, math.inf
-    largest = float(np.abs(reference - found).max(initial=0))
-    magnitude = float(np.abs(reference).max(initial=0))
-    return largest, largest / magnitude if magnitude else math.inf if largest else 0.0
-
-
 def introduce(
     how: Verification,
     graph: LegacyGraph,
-    model: keras.Model,
-    absent: list[str],
+    port: Port,
     function: LegacyFunction,
     chosen: Mapping[str, str],
+    images: Images,
+    stride: int | None,
 ) -> None:
     """Prints what is compared with what, and everything that was decided for the user."""
+    model = port.model
     print(f"old: {graph.path}" + ("" if graph.frozen else f", variables of {graph.checkpoint}"))
     weights = how.ckpt or "the weights of the old graph"
     print(f"new: {model.name} at output stride {model.output_stride} with {weights}")
-    if absent:
-        print(f"{len(absent)} of the model's variables are not among them: {absent[0]} …; no end point from there on")
-    print(f"input: {graph.input}, {model.preprocessing.name}")
+    print(f"model: {port.told.identity}")
+    if line := assumed(port, how, stride):
+        print(f"assumed: {line}")
+    if port.absent:
+        print(
+            f"{len(port.absent)} of the model's variables are not among them: {port.absent[0]} …; no end point behind"
+        )
+    if left := leftovers(port.report):
+        first = left[0].source
+        print(
+            f"{len(left)} of the weights have no place in the model: {first} ({part_of(first)})" + " …" * bool(left[1:])
+        )
+    print(f"input: {graph.input}, {images.words}")
     for name, value in function.fed.items():
         print(f"fed: {name} = {value}")
     for root, scope in chosen.items():
@@ -252,88 +274,39 @@ def introduce(
             print(f"scope: {root} is {scope} in the old graph")
 
 
-def compare(end_point: str, tensor: str, reference: np.ndarray, found: np.ndarray, tolerance: float) -> dict[str, Any]:
-    """What the table says of one end point."""
-    largest, relative = difference(reference, found)
-    return {
-        "end_point": end_point,
-        "tensor": tensor,
-        "old_shape": list(reference.shape),
-        "shape": list(found.shape),
-        "difference": largest,
-        "relative": relative,
-        "agrees": relative <= tolerance,
-    }
+def assumed(port: Port, how: Verification, stride: int | None) -> str:
+    """One line of what is assumed of the model; the output stride is none of it where the old graph shows its own."""
+    if not port.told.assumed or port.told.identity is None:
+        return ""
+    said = asked_of(replace(how, output_stride=how.output_stride or stride), port.told.config)
+    return port.told.identity.assumptions(tuple(said))
 
 
-def compare_weights(
-    graph: LegacyGraph, model: keras.Model, rename: Mapping[str, str], tolerance: float
-) -> dict[str, Any]:
-    """The old graph's weights with the model's, by name: {equal: n, different: rows, not_in_old, only_in_old: names}"""
-    old = {rename_scope(name, rename): name for name in graph.variables if not bookkeeping_kind(name)}
-    new = named_variables(model)
-    shared = [name for name in new if name in old]
-    values = graph.values([old[name] for name in shared])
-    different = []
-    for name in shared:
-        reference, found = values[old[name]], np.asarray(new[name])
-        if reference.shape != found.shape:
-            largest = relative = math.inf
-        else:
-            largest, relative = difference(reference, found)
-        if largest:
-            row = {"variable": name, "difference": largest, "relative": relative, "agrees": relative <= tolerance}
-            different.append(row)
-    return {
-        "equal": len(shared) - len(different),
-        "different": different,
-        "not_in_old": [name for name in new if name not in old],
-        "only_in_old": [name for name in old if name not in new],
-    }
-
-
-def show(rows: Sequence[dict[str, Any]], unshared: Sequence[str]) -> None:
-    """Prints the table of end points, largest differences relative to the old graph's largest magnitude."""
-    width = max(len(row["end_point"]) for row in rows)
-    print(f"\n{'end point':<{width}}  {'shape':<18} {'largest |Δ|':>12} {'relative':>10}")
-    for row in rows:
-        shape = "x".join(map(str, row["shape"]))
-        if math.isinf(row["difference"]) and row["shape"] != row["old_shape"]:
-            shape += f", old {'x'.join(map(str, row['old_shape']))}"
-        mark = "" if row["agrees"] else "  <- differs"
-        print(f"{row['end_point']:<{width}}  {shape:<18} {row['difference']:>12.3g} {row['relative']:>10.2g}{mark}")
-    if unshared:
-        print(f"not found in the old graph: {', '.join(unshared[:6])}{' …' if len(unshared) > 6 else ''}")
-
-
-def show_weights(weights: dict[str, Any], graph: LegacyGraph, ckpt: str) -> None:
-    """Prints how the old graph's weights stand to those of --ckpt."""
-    print(f"\nweights of {graph.path} and of {ckpt}: {weights['equal']} equal, {len(weights['different'])} different")
-    for row in sorted(weights["different"], key=lambda row: -row["relative"])[:10]:
-        print(f"  {row['variable']}  largest |Δ| {row['difference']:.3g}, relative {row['relative']:.2g}")
-    for side, text in (("not_in_old", "not in the old graph"), ("only_in_old", "only in the old graph")):
-        if weights[side]:
-            print(f"  {text}: {len(weights[side])}, such as {weights[side][0]}")
-
-
-def verdict(
-    rows: Sequence[dict[str, Any]], departs: str | None, weights: dict[str, Any] | None, tolerance: float
-) -> str:
-    """One sentence: whether the port stands, or where it departs."""
-    worst = max(rows, key=lambda row: row["relative"])
-    if departs is None:
-        text = (
-            f"all {len(rows)} shared end points agree to {tolerance:g} of the largest magnitude "
-            f"(largest {worst['relative']:.2g} at {worst['end_point']})"
+def advice(
+    graph: LegacyGraph,
+    function: LegacyFunction,
+    images: Images,
+    departs: str | None,
+    weights: dict[str, Any] | None,
+) -> list[str]:
+    """What may be behind a difference that need not be one of the networks."""
+    lines = []
+    if apart := differing(weights):
+        own = "leave out --ckpt" if graph.frozen else "leave out --ckpt, or give them with --old-ckpt"
+        lines.append(
+            f"{len(apart)} weights differ: the graphs may still be the same; compare with the graph's own weights: "
+            f"{own}"
         )
-        apart = [row["variable"] for row in weights["different"] if not row["agrees"]] if weights else []
-        return f"{text}, but weights differ: {', '.join(apart[:3])}" if apart else f"the port stands: {text}"
-    first = next(row for row in rows if row["end_point"] == departs)
-    agreeing = sum(row["agrees"] for row in rows)
-    return (
-        f"the port departs at {departs} ({first['tensor']}): {first['relative']:.2g} of the largest magnitude, "
-        f"tolerance {tolerance:g}; {agreeing} of {len(rows)} end points agree"
-    )
+    if departs == PREPROCESSING and images.row:
+        lines.append(
+            "the old graph does something else to its pictures than the model wants (see --mean, --bgr, "
+            f"--preprocessing); to compare only what comes behind: --input {images.row['tensor']}"
+        )
+    if departs and function.normalizes_by_batch:
+        lines.append(
+            "the old graph normalizes by batch statistics: it was built with is_training=True; export it for inference"
+        )
+    return lines
 
 
 def write_json(path: str, document: Any) -> None:

@@ -16,7 +16,7 @@ from models.deeplab_v3 import BACKBONES
 from models.mobilenet_v2 import mobilenet_v2
 from models.scopes import ScopeError
 from models.weight_init import LOADED, MISSING, UNUSED, named_variables, save_checkpoint
-from porting import inspection
+from porting import difference, inspection
 
 ROOT = Path(__file__).parents[2]
 
@@ -389,7 +389,7 @@ def test_comparison_after_a_rename(pair, inspect):
 def test_a_rename_that_makes_one_name_of_two(pair):
     first, second = pair({"a/w": np.ones(2), "b/w": np.ones(2)}, {"b/w": np.ones(2)})
     with open_checkpoint(first) as a, open_checkpoint(second) as b, pytest.raises(CheckpointError, match="both be b/w"):
-        inspection.compare(a, b, {"a": "b"})
+        difference.compare(a, b, {"a": "b"})
 
 
 def test_a_saved_model_and_its_copy_are_equal(tiny_resnet, tmp_path, inspect):
