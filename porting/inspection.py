@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -265,8 +266,12 @@ def _with_classes(identity: Identity, num_classes: int | None) -> Identity:
     return replace(identity, num_classes=num_classes, config=identity.config | {"num_classes": num_classes})
 
 
-def build(identity: Identity, names: Iterable[str]) -> "Network":
-    """The network that `identity` names; MobileNet's last convolution exists where one of `names` is of it.
+def build(identity: Identity, names: Iterable[str] = (), **options: Any) -> "Network":
+    """The network that `identity` names.
+
+    Args:
+        names: of the checkpoint; where one is of MobileNet v2's last convolution, a network without classifier has it.
+        **options: replace what `deeplab_v3`, or the backbone's builder, is told by `identity`.
 
     Raises UserError where there is no such network.
     """
@@ -274,16 +279,17 @@ def build(identity: Identity, names: Iterable[str]) -> "Network":
     from models.deeplab_v3 import BACKBONES
 
     if identity.segments:
-        return build_segmenter(identity.config)
-    options: dict[str, Any] = {"num_classes": identity.num_classes}
-    if identity.backbone.startswith("mobilenet"):
-        has_last = any(within(name, f"{identity.scope}/Conv_1") for name in names)
-        options |= {
-            "depth_multiplier": identity.depth_multiplier,
-            "divisible_by": identity.divisible_by,
-            "include_last_conv": identity.num_classes is not None or has_last,
-        }
-    return BACKBONES[identity.backbone](**options)
+        return build_segmenter(identity.config | options)
+    builder = BACKBONES[identity.backbone]
+    has_last = any(within(name, f"{identity.scope}/Conv_1") for name in names)
+    told = {
+        "num_classes": identity.num_classes,
+        "depth_multiplier": identity.depth_multiplier,
+        "divisible_by": identity.divisible_by,
+        "include_last_conv": identity.num_classes is not None or has_last,
+    }
+    taken = signature(builder).parameters
+    return builder(**{name: value for name, value in told.items() if name in taken} | options)
 
 
 def coverage(

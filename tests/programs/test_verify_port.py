@@ -324,7 +324,7 @@ def test_head_under_other_names_is_compared_end_point_by_end_point(picture, tmp_
         "upsampled logits": "upsampling_logits/upsample:0",
     }.items()
     code, text = verify(capsys, f"{prefix}.meta", picture, "--features", "postnorm")
-    assert code == 1 and "the port departs at image_pooling" in text
+    assert code == 1 and "the port departs at aspp0" in text
     code, text = verify(capsys, frozen, picture, "--upsampling", "align-corners")
     assert code == 1 and "the port departs at upsampled logits" in text
 
