@@ -148,6 +148,7 @@ class DeepLabV3(Network):
         self.variable_prefix = backbone.variable_prefix = f"{name}/"
         self.backbone = backbone
         self.backbone_scope = backbone.name
+        self.in_channels = backbone.in_channels
         self.preprocessing = backbone.preprocessing if preprocessing is None else preprocessing_of(preprocessing)
         self.num_classes = num_classes
         self.output_stride = backbone.output_stride
@@ -286,6 +287,7 @@ def deeplab_v3(
     preprocessing: Preprocessing | str | dict[str, Any] | None = None,
     divisible_by: int = 8,
     last_conv: bool = False,
+    in_channels: int = 3,
 ) -> DeepLabV3:
     """Builds DeepLab v3 on one of BACKBONES by its name; its variables exist at once.
 
@@ -309,6 +311,7 @@ def deeplab_v3(
             rates_follow_stride, head_norm, head_activation, decoder, low_level, preprocessing: as in DeepLabV3.
         divisible_by: of MobileNet v2's channels; research/deeplab rounds to 1 where the multiplier is not 1.
         last_conv: whether MobileNet v2's `Conv_1` is a part of it; the authors' ends before.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Returns:
         DeepLabV3: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → float32 logits
@@ -321,7 +324,11 @@ def deeplab_v3(
     if backbone not in BACKBONES:
         raise ValueError(f"unknown backbone. Received: {backbone!r}; there are {', '.join(BACKBONES)}")
     is_mobile = backbone.startswith("mobilenet")
-    options: dict[str, Any] = {"output_stride": output_stride, "batch_norm_decay": batch_norm_decay}
+    options: dict[str, Any] = {
+        "output_stride": output_stride,
+        "batch_norm_decay": batch_norm_decay,
+        "in_channels": in_channels,
+    }
     if is_mobile:
         if multi_grid:
             raise ValueError(f"a MobileNet has no block4 for a multi_grid. Received: {multi_grid} on {backbone}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
 from models.families import FAMILIES
-from models.families.family import Change, Family, Shapes, Translation, head_told
+from models.families.family import Family, Shapes, Translation, head_told
 from models.preprocessing import preprocessing_of
 from models.scopes import first_match, within
 from models.weight_init import AVERAGE, bookkeeping_kind
@@ -40,7 +40,6 @@ _SCOPES = {
     "mobilenet_edgetpu": "MobilenetEdgeTPU",
 }
 _CLASSIFIERS = ("logits", "Logits/Conv2d_1c_1x1")
-_FULLY_CONNECTED = Change("a fully connected layer", lambda w: w.reshape(1, 1, *w.shape), lambda shape: (1, 1, *shape))
 # Which flag says otherwise, of what names cannot tell.
 FLAGS = {
     "multi_grid": "--multi-grid",
@@ -284,14 +283,10 @@ def _classifier(identity: Identity, here: Shapes) -> Identity:
     scope = canonical_scope(identity.backbone)
     names = [f"{scope}/{classifier}/weights" for classifier in _CLASSIFIERS]
     logits = next((name for name in names if name in here), None)
-    changes = {}
-    if logits and len(here[logits]) == 2:
-        changes = {logits: _FULLY_CONNECTED}
     described = replace(
         identity,
         num_classes=here[logits][-1] if logits else None,
         atrous=not identity.backbone.startswith("mobilenet"),
-        translation=replace(identity.translation, changes=changes),
     )
     return _if_there_is_one(described)
 

@@ -74,6 +74,7 @@ class MobileNetEdgeTPU(Network):
         output_stride: 8, 16 or 32: beyond it units dilate instead of striding.
         depth_multiplier: on all channels, which are multiples of 8; published are 1.0 and, as "slim", 0.75.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -91,6 +92,7 @@ class MobileNetEdgeTPU(Network):
         output_stride: int = 32,
         depth_multiplier: float = 1.0,
         batch_norm_decay: float = 0.997,
+        in_channels: int = 3,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -100,17 +102,19 @@ class MobileNetEdgeTPU(Network):
             "output_stride": output_stride,
             "depth_multiplier": depth_multiplier,
             "batch_norm_decay": batch_norm_decay,
+            "in_channels": in_channels,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
+        self.in_channels = in_channels
         self.depth_multiplier = depth_multiplier
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu = {"batch_norm": norm, "activation": ops.relu}
 
         channels = make_divisible(32 * depth_multiplier)
-        self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **relu)
+        self.root = Conv2d(in_channels, channels, 3, stride=2, name="Conv", **relu)
         self.units: list[FusedInvertedResidual | InvertedResidual] = []
         units = (*((None, *fused) for fused in FUSED), *DEPTHWISE)
         rates = strides_and_dilations([stride for *_, stride in units], output_stride, reached=2)
@@ -162,6 +166,7 @@ def mobilenet_edgetpu(
     output_stride: int = 32,
     depth_multiplier: float = 1.0,
     batch_norm_decay: float = 0.997,
+    in_channels: int = 3,
     name: str = "MobilenetEdgeTPU",
 ) -> MobileNetEdgeTPU:
     """Builds MobileNet-EdgeTPU (slim's `mobilenet_v3`, `V3_EDGETPU`); its variables exist at once.
@@ -171,6 +176,7 @@ def mobilenet_edgetpu(
         output_stride: input size over feature size: 8, 16 or 32; units beyond it dilate instead of striding.
         depth_multiplier: on all channels, over 0; published are 1.0 and, as "slim", 0.75.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -179,6 +185,6 @@ def mobilenet_edgetpu(
     Raises:
         ValueError: another output stride.
     """
-    net = MobileNetEdgeTPU(name, num_classes, output_stride, depth_multiplier, batch_norm_decay)
+    net = MobileNetEdgeTPU(name, num_classes, output_stride, depth_multiplier, batch_norm_decay, in_channels)
     net.build()
     return net

@@ -33,6 +33,7 @@ class MobileNetV1(Network):
         output_stride: 8, 16 or 32: beyond it convolutions dilate instead of striding.
         depth_multiplier: on all channels; published are 0.25, 0.5, 0.75 and 1.0.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.9997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -50,6 +51,7 @@ class MobileNetV1(Network):
         output_stride: int = 32,
         depth_multiplier: float = 1.0,
         batch_norm_decay: float = 0.9997,
+        in_channels: int = 3,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -59,16 +61,18 @@ class MobileNetV1(Network):
             "output_stride": output_stride,
             "depth_multiplier": depth_multiplier,
             "batch_norm_decay": batch_norm_decay,
+            "in_channels": in_channels,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
+        self.in_channels = in_channels
         self.depth_multiplier = depth_multiplier
         relu6 = {"batch_norm": {"epsilon": 1e-3, "decay": batch_norm_decay}, "activation": ops.relu6}
 
         channels = scaled_channels(32, depth_multiplier)
-        layers: list[Conv2d] = [Conv2d(3, channels, 3, stride=2, name="Conv2d_0", **relu6)]
+        layers: list[Conv2d] = [Conv2d(in_channels, channels, 3, stride=2, name="Conv2d_0", **relu6)]
         rates = strides_and_dilations([stride for _, stride in SEPARABLE_CONVOLUTIONS], output_stride, reached=2)
         for index, ((width, _), (stride, dilation)) in enumerate(
             zip(SEPARABLE_CONVOLUTIONS, rates, strict=True), start=1
@@ -108,6 +112,7 @@ def mobilenet_v1(
     output_stride: int = 32,
     depth_multiplier: float = 1.0,
     batch_norm_decay: float = 0.9997,
+    in_channels: int = 3,
     name: str = "MobilenetV1",
 ) -> MobileNetV1:
     """Builds MobileNet v1 (paper, table 1; slim's `mobilenet_v1.mobilenet_v1`); its variables exist at once.
@@ -117,6 +122,7 @@ def mobilenet_v1(
         output_stride: input size over feature size: 8, 16 or 32; units beyond it dilate instead of striding.
         depth_multiplier: on all channels, over 0; published are 0.25, 0.5, 0.75 and 1.0.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.9997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -125,6 +131,6 @@ def mobilenet_v1(
     Raises:
         ValueError: another output stride.
     """
-    net = MobileNetV1(name, num_classes, output_stride, depth_multiplier, batch_norm_decay)
+    net = MobileNetV1(name, num_classes, output_stride, depth_multiplier, batch_norm_decay, in_channels)
     net.build()
     return net

@@ -89,6 +89,7 @@ class MobileNetV2(Network):
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         divisible_by: channels are rounded to multiples of it: 8 in slim's classifiers; 1 in research/deeplab where the
             depth multiplier is not 1. What a unit expands to is a multiple of 8 in both.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -108,6 +109,7 @@ class MobileNetV2(Network):
         include_last_conv: bool = True,
         batch_norm_decay: float = 0.997,
         divisible_by: int = 8,
+        in_channels: int = 3,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -121,18 +123,20 @@ class MobileNetV2(Network):
             "include_last_conv": include_last_conv,
             "batch_norm_decay": batch_norm_decay,
             "divisible_by": divisible_by,
+            "in_channels": in_channels,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
+        self.in_channels = in_channels
         self.depth_multiplier = depth_multiplier
         self.divisible_by = divisible_by
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu6 = {"batch_norm": norm, "activation": ops.relu6}
 
         channels = make_divisible(32 * depth_multiplier, divisible_by)
-        self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **relu6)
+        self.root = Conv2d(in_channels, channels, 3, stride=2, name="Conv", **relu6)
         units = []
         rates = strides_and_dilations([stride for _, stride in INVERTED_RESIDUALS], output_stride, reached=2)
         for index, ((width, _), (stride, dilation)) in enumerate(zip(INVERTED_RESIDUALS, rates, strict=True)):
@@ -185,6 +189,7 @@ def mobilenet_v2(
     include_last_conv: bool = True,
     batch_norm_decay: float = 0.997,
     divisible_by: int = 8,
+    in_channels: int = 3,
     name: str = "MobilenetV2",
 ) -> MobileNetV2:
     """Builds MobileNet v2 (paper, table 2; slim's `mobilenet_v2.mobilenet`); its variables exist at once.
@@ -197,6 +202,7 @@ def mobilenet_v2(
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         divisible_by: what channels are multiples of: 8 in slim's classifiers; 1 in research/deeplab where the depth
             multiplier is not 1.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -206,7 +212,8 @@ def mobilenet_v2(
         ValueError: another output stride, or a classifier without `Conv_1`.
     """
     net = MobileNetV2(
-        name, num_classes, output_stride, depth_multiplier, include_last_conv, batch_norm_decay, divisible_by
+        *(name, num_classes, output_stride, depth_multiplier, include_last_conv, batch_norm_decay, divisible_by),
+        in_channels=in_channels,
     )
     net.build()
     return net

@@ -155,6 +155,7 @@ class MobileNetV3(Network):
         num_classes: outputs of the classifier, which the nets for segmentation have not; None for features.
         output_stride: 8, 16 or 32: beyond it units dilate instead of striding.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -171,6 +172,7 @@ class MobileNetV3(Network):
         num_classes: int | None = None,
         output_stride: int = 32,
         batch_norm_decay: float = 0.997,
+        in_channels: int = 3,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -183,16 +185,18 @@ class MobileNetV3(Network):
             "num_classes": num_classes,
             "output_stride": output_stride,
             "batch_norm_decay": batch_norm_decay,
+            "in_channels": in_channels,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
+        self.in_channels = in_channels
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         swish: dict[str, Any] = {"batch_norm": norm, "activation": hard_swish}
 
         channels = 16
-        self.root = Conv2d(3, channels, 3, stride=2, name="Conv", **swish)
+        self.root = Conv2d(in_channels, channels, 3, stride=2, name="Conv", **swish)
         self.units = []
         rates = strides_and_dilations([stride for *_, stride in units], output_stride, reached=2)
         for index, (unit, (stride, dilation)) in enumerate(zip(units, rates, strict=True)):
@@ -246,12 +250,14 @@ def _mobilenet_v3(
     num_classes: int | None = None,
     output_stride: int = 32,
     batch_norm_decay: float = 0.997,
+    in_channels: int = 3,
     name: str = "MobilenetV3",
 ) -> MobileNetV3:
     """Args:
         num_classes: outputs of slim's classifier, background included where there is one (1001); None: features.
         output_stride: input size over feature size: 8, 16 or 32; units beyond it dilate instead of striding.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -261,7 +267,7 @@ def _mobilenet_v3(
     Raises:
         ValueError: another output stride, or a classifier on a net for segmentation.
     """
-    net = MobileNetV3(kind, name, num_classes, output_stride, batch_norm_decay)
+    net = MobileNetV3(kind, name, num_classes, output_stride, batch_norm_decay, in_channels)
     net.build()
     return net
 

@@ -127,12 +127,13 @@ class Network(Module, keras.Model):
     variable_prefix: str = ""
     backbone_scope: str | None = None
     head_scopes: tuple[str, ...] = ()
+    in_channels: int = 3
     preprocessing: Preprocessing = None  # type: ignore[assignment]  # every network says its own
     options: Mapping[str, Any] = {}
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
-        """What `call` gives of images (N, H, W, 3); ValueError where they are something else."""
-        _check_images(images, self.preprocessing)
+        """What `call` gives of images (N, H, W, `in_channels`); ValueError where they are something else."""
+        _check_images(images, self.preprocessing, self.in_channels)
         return super().__call__(images, *args, **kwargs)
 
     def stateless_call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
@@ -150,7 +151,7 @@ class Network(Module, keras.Model):
         Of a `keras.Input` they are symbolic: outputs that a functional model can be made of.
         """
         if isinstance(images, keras.KerasTensor):
-            _check_images(images, self.preprocessing)
+            _check_images(images, self.preprocessing, self.in_channels)
             return EndPoints(self)(images)
         return self._end_points(images)
 
@@ -255,8 +256,8 @@ def _dtype_policy(policy: Any) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _check_images(images: Any, preprocessing: Preprocessing | None) -> None:
-    """Raises ValueError, with what is wrong, unless images are float (N, H, W, 3), as far as shape and type tell.
+def _check_images(images: Any, preprocessing: Preprocessing | None, channels: int) -> None:
+    """Raises ValueError, with what is wrong, unless images are float (N, H, W, channels), as shape and type tell.
 
     A network without preprocessing takes anything.
     """
@@ -274,12 +275,13 @@ def _check_images(images: Any, preprocessing: Preprocessing | None) -> None:
         wrong = "the batch axis is missing: images[None]"
     elif len(shape) != 4:
         wrong = f"these have {len(shape)} axes, not 4"
-    elif shape[3] in (3, None):
+    elif shape[3] in (channels, None):
         return
-    elif shape[1] == 3:
+    elif shape[1] == channels:
         wrong = "the channels are to be the last axis"
     else:
-        wrong = f"these have {shape[3]} channels, not 3 (RGB)"
+        wrong = f"these have {shape[3]} channels, not {channels}{' (RGB)' if channels == 3 else ''}"
     raise ValueError(
-        f"images must be float (N, H, W, 3), preprocessed as {preprocessing.name}; {wrong}. Received: {kind} {shape}"
+        f"images must be float (N, H, W, {channels}), preprocessed as {preprocessing.name}; {wrong}. "
+        f"Received: {kind} {shape}"
     )

@@ -159,6 +159,7 @@ class ResNet(Network):
         width: channels of the root convolution; the blocks follow.
         root: channels of the three 3x3 convolutions that research/deeplab's "beta" nets have in place of the 7x7 one;
             these nets are fed [-1, 1]. None for the 7x7.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`),
     after postnorm and ReLU for v2; or float32 logits (N, num_classes).
@@ -178,6 +179,7 @@ class ResNet(Network):
         batch_norm_decay: float = 0.997,
         width: int = 64,
         root: Sequence[int] | None = None,
+        in_channels: int = 3,
     ):
         super().__init__(name=name)
         if output_stride not in (4, 8, 16, 32):
@@ -195,6 +197,7 @@ class ResNet(Network):
             "batch_norm_decay": batch_norm_decay,
             "width": width,
             "root": None if root is None else tuple(root),
+            "in_channels": in_channels,
         }
         is_v1 = block in (BottleneckV1, LiteBottleneckV1)
         self.preprocessing = MEAN_SUBTRACTED if is_v1 and root is None else UNIT_RANGE
@@ -202,9 +205,11 @@ class ResNet(Network):
         self.head_scopes = (f"{name}/logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
+        self.in_channels = in_channels
         self.norm = {"epsilon": 1e-5, "decay": batch_norm_decay}
 
-        self.root = self._make_root(width, root, {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {})
+        options: dict[str, Any] = {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {}
+        self.root = self._make_root(in_channels, width, root, options)
         self.stride, self.dilation, self.channels = 4, 1, root[-1] if root else width
         self.block1 = self._make_block("block1", block, width, units[0], stride=2)
         self.block2 = self._make_block("block2", block, 2 * width, units[1], stride=2)
@@ -220,12 +225,14 @@ class ResNet(Network):
         self.logits = None if num_classes is None else conv1x1(self.channels, num_classes, name="logits")
 
     @staticmethod
-    def _make_root(width: int, channels: Sequence[int] | None, options: dict[str, Any]) -> list[Conv2d]:
+    def _make_root(
+        in_channels: int, width: int, channels: Sequence[int] | None, options: dict[str, Any]
+    ) -> list[Conv2d]:
         if channels is None:
-            return [Conv2d(3, width, 7, stride=2, fixed_padding=True, name="conv1", **options)]
+            return [Conv2d(in_channels, width, 7, stride=2, fixed_padding=True, name="conv1", **options)]
         first, second, third = channels
         return [
-            conv3x3(3, first, stride=2, name="conv1_1", **options),
+            conv3x3(in_channels, first, stride=2, name="conv1_1", **options),
             conv3x3(first, second, name="conv1_2", **options),
             conv3x3(second, third, name="conv1_3", **options),
         ]
@@ -299,6 +306,7 @@ def _resnet(
     multi_grid: Sequence[int] | None = None,
     batch_norm_decay: float = 0.997,
     width: int = 64,
+    in_channels: int = 3,
     name: str | None = None,
 ) -> ResNet:
     """Args:
@@ -307,6 +315,7 @@ def _resnet(
         multi_grid: dilation factors of block4's units, one each (DeepLab v3, section 4.2.1); None: all 1.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         width: channels of the root convolution, 64 in the paper; the blocks follow.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
         name: slim's scope, the first part of every variable's name; None: the builder's own name.
 
     Returns:
@@ -316,7 +325,10 @@ def _resnet(
     Raises:
         ValueError: another output stride, or a multi-grid of another length than block4.
     """
-    net = ResNet(name or scope, block, units, num_classes, output_stride, multi_grid, batch_norm_decay, width, root)
+    net = ResNet(
+        *(name or scope, block, units, num_classes, output_stride, multi_grid, batch_norm_decay, width, root),
+        in_channels=in_channels,
+    )
     net.build()
     return net
 

@@ -26,6 +26,7 @@ def tap(
     depth_multiplier: float | None = None,
     divisible_by: int | None = None,
     batch_norm_decay: float | None = None,
+    in_channels: int | None = None,
     name: str | None = None,
 ) -> "Tap":
     """Builds a network as far as one of its end points, and no further; its variables exist at once.
@@ -36,8 +37,8 @@ def tap(
         net: a name of `models.deeplab_v3.BACKBONES`, or a Network that has not been built yet.
         end_point: a key of `net.end_points(images)`, such as `resnet_v2_50/block3`,
             `resnet_v2_50/block3/unit_2/bottleneck_v2/conv1` or `MobilenetV2/expanded_conv_14/output`.
-        num_classes, output_stride, multi_grid, depth_multiplier, divisible_by, batch_norm_decay, name: of the network's
-            builder, where `net` is a name and the builder has it; None: as the builder has it.
+        num_classes, output_stride, multi_grid, depth_multiplier, divisible_by, batch_norm_decay, in_channels, name: of
+            the network's builder, where `net` is a name and the builder has it; None: as the builder has it.
 
     Returns:
         Tap: float images (N, H, W, 3), preprocessed as its `preprocessing` says, → the end point (N, h, w, C).
@@ -53,6 +54,7 @@ def tap(
         "depth_multiplier": depth_multiplier,
         "divisible_by": divisible_by,
         "batch_norm_decay": batch_norm_decay,
+        "in_channels": in_channels,
         "name": name,
     }
     given = {option: value for option, value in options.items() if value is not None}
@@ -93,9 +95,9 @@ class Tap(Network):
         self.net = net
         self.end_point_key = end_point
         self.variable_prefix, self.backbone_scope = net.variable_prefix, net.backbone_scope
-        self.preprocessing = net.preprocessing
+        self.preprocessing, self.in_channels = net.preprocessing, net.in_channels
         try:  # The first pass builds what it comes by; symbolic, so that nothing is computed.
-            output = self.compute_output_spec(keras.KerasTensor((1, 65, 65, 3)))
+            output = self.compute_output_spec(keras.KerasTensor((1, 65, 65, net.in_channels)))
         except _Missed as missed:
             raise TapError(_unknown(end_point, net.name, *missed.args)) from None
         self.out_channels = output.shape[-1]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based, open_checkpoint, write_checkpoint
-from models.families.family import Shapes, Translation
+from models.families.family import Change, Shapes, Translation
 from models.scopes import check_scopes, clean_scopes, first_match, rename_scope, within
 
 LOADED = "loaded"
@@ -26,6 +26,8 @@ EXCLUDED = "excluded by rule"
 BOOKKEEPING = "optimizer slot or bookkeeping"
 Rename = Mapping[str, str] | Callable[[str], str]
 CLASSES = (LOADED, MISSING, UNUSED, MISMATCH, EXCLUDED, BOOKKEEPING)
+EXTRA_CHANNELS = ("zero", "mean")
+FULLY_CONNECTED = Change("a fully connected layer", lambda w: w.reshape(1, 1, *w.shape), lambda shape: (1, 1, *shape))
 
 AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(
@@ -76,6 +78,7 @@ class Rules:
     ema: take the ExponentialMovingAverage copy of a variable where there is one. Where there is nothing else, they are
         taken anyway.
     translation: what the checkpoint's family asks for, after `rename`.
+    extra_channels: of EXTRA_CHANNELS: a kernel over RGB fits one over more channels, and this is what it has of these.
     """
 
     include: tuple[str, ...] = ()
@@ -83,6 +86,7 @@ class Rules:
     rename: Rename = field(default_factory=dict)
     ema: bool = False
     translation: Translation = field(default_factory=Translation)
+    extra_channels: str | None = None
 
     def targets(self, checkpoint_shapes: Shapes) -> dict[str, str]:
         """{name in the checkpoint: name it would have in the model} for what is no bookkeeping, and of one network."""
@@ -119,6 +123,18 @@ class Rules:
                 f"ambiguous: the checkpoint's {' and '.join(sources)} would both be the model's {twice[0]}"
             )
 
+    def change(self, variable: str, shape: tuple[int, ...], source_shape: tuple[int, ...]) -> tuple[Change | None, str]:
+        """→ (what is done to values of `source_shape` for the model's `variable`, or None; its words in a report)."""
+        if change := self.translation.changes.get(variable):
+            return change, self.translation.words(variable)
+        if tuple(shape) == (1, 1, *source_shape):
+            return FULLY_CONNECTED, FULLY_CONNECTED.words
+        rgb_kernel = variable.endswith("/weights") and len(source_shape) == 4 and source_shape[2] == 3
+        if self.extra_channels and rgb_kernel and len(shape) == 4 and shape[2] > 3:
+            change = _over_more_channels(shape[2], self.extra_channels)
+            return change, change.words
+        return None, ""
+
     def forbids(self, name: str) -> str | None:
         """Why the rules keep the variable `name` from being loaded, or None."""
         if self.include and first_match(name, self.include) is None:
@@ -131,10 +147,24 @@ def _meet(variable, source, model_shapes, checkpoint_shapes, rules):
     """The entry of a name that both sides have."""
     shape, source_shape = model_shapes[variable], checkpoint_shapes[source]
     why = rules.forbids(variable)
-    status = EXCLUDED if why else LOADED if shape == rules.translation.shape(variable, source_shape) else MISMATCH
+    change, words = rules.change(variable, shape, source_shape)
+    fits = shape == (change.shape(source_shape) if change else source_shape)
+    status = EXCLUDED if why else LOADED if fits else MISMATCH
     if status == LOADED:
-        why = rules.translation.words(variable)
+        why = words
     return Entry(status, variable, source, shape, source_shape, why or "")
+
+
+def _over_more_channels(channels: int, extra: str) -> Change:
+    """A kernel over RGB becomes one over more channels: the first three stay, the others are zero or those' mean."""
+
+    def widened(kernel: np.ndarray) -> np.ndarray:
+        mean = np.mean(kernel, axis=2, keepdims=True, dtype=np.float64).astype(kernel.dtype)
+        others = np.repeat(mean if extra == "mean" else np.zeros_like(mean), channels - 3, axis=2)
+        return np.concatenate([kernel, others], axis=2)
+
+    words = f"channels 1 to 3 of {channels}, the rest {'their mean' if extra == 'mean' else 'zero'}"
+    return Change(words, widened, lambda shape: (*shape[:2], channels, shape[3]))
 
 
 def _only_in_model(variable, shape, rules):
@@ -419,6 +449,7 @@ def checkpoint_guided_init(
     ema: bool = False,
     apply: bool = True,
     translation: Translation | None = None,
+    extra_channels: str | None = None,
 ) -> Report:
     """Loads `checkpoint` into `model`, walking the checkpoint's names, and returns the Report.
 
@@ -432,10 +463,16 @@ def checkpoint_guided_init(
         apply: False only plans and reports.
         translation: what the checkpoint's family asks for (`models.identify.identify(…).translation`): other names,
             and values that are changed after they were read.
+        extra_channels: "zero" or "mean": where the model's images have more channels than the checkpoint's RGB, the
+            root kernel's first three are restored and the rest are zero, or the mean of the three.
+
+    A fully connected layer's weights (in, out) are restored as a 1x1 convolution's of that name.
 
     Nothing is assigned before every tensor that is needed, and no other, has been read.
     """
-    return _init("checkpoint", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
+    return _init(
+        "checkpoint", model, checkpoint, include, exclude, rename, strict, ema, apply, translation, extra_channels
+    )
 
 
 def model_guided_init(
@@ -448,17 +485,20 @@ def model_guided_init(
     ema: bool = False,
     apply: bool = True,
     translation: Translation | None = None,
+    extra_channels: str | None = None,
 ) -> Report:
     """As `checkpoint_guided_init`, walking the model's names; the report is the same."""
-    return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply, translation)
+    return _init("model", model, checkpoint, include, exclude, rename, strict, ema, apply, translation, extra_channels)
 
 
-def _init(guide, model, path, include, exclude, rename, strict, ema, apply, translation):
+def _init(guide, model, path, include, exclude, rename, strict, ema, apply, translation, extra_channels):
+    if extra_channels not in (None, *EXTRA_CHANNELS):
+        raise ValueError(f"extra_channels is one of {', '.join(EXTRA_CHANNELS)}. Received: {extra_channels!r}")
     variables = named_variables(model)
     if not callable(rename):
         rename = {old.strip("/"): new.strip("/") for old, new in (rename or {}).items()}
     translation = translation or Translation()
-    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename, ema, translation)
+    rules = Rules(clean_scopes(include), clean_scopes(exclude), rename, ema, translation, extra_channels)
     plan = {"checkpoint": checkpoint_guided_plan, "model": model_guided_plan}[guide]
     with open_checkpoint(path) as checkpoint:
         entries = plan({name: tuple(v.shape) for name, v in variables.items()}, checkpoint.shapes, rules)
@@ -470,10 +510,11 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply, tran
         if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
             raise CheckpointError(f"strict: the checkpoint and the model do not match\n{report}")
         if apply:
-            values = {entry.variable: checkpoint.read(entry.source) for entry in report.of(LOADED)}
-            for name, value in values.items():
-                value = translation.values(name, value)  # noqa: PLW2901
-                variables[name].assign(value.astype(variables[name].dtype, copy=False))
+            values = [(entry, checkpoint.read(entry.source)) for entry in report.of(LOADED)]
+            for entry, value in values:
+                change, _ = rules.change(entry.variable, entry.shape, entry.source_shape)
+                changed = change.values(value) if change else value
+                variables[entry.variable].assign(changed.astype(variables[entry.variable].dtype, copy=False))
     return report
 
 
@@ -482,16 +523,33 @@ def save_checkpoint(
     prefix: str | os.PathLike,
     slots: Mapping[str, Mapping[str, Any]] | None = None,
     global_step: int | None = None,
+    rename: Mapping[str, str] | None = None,
+    fully_connected: Iterable[str] = (),
 ) -> None:
     """Writes the model under slim's names; slim's own Saver restores the file bit for bit.
 
     Args:
         slots: {slot name: {variable name: array}}, such as {"Momentum": {…}}, saved as `<variable>/Momentum`.
         global_step: int, saved as the int64 scalar `global_step`.
+        rename: {scope of the model: scope in the checkpoint}.
+        fully_connected: scopes of the model whose 1x1 kernels (1, 1, in, out) are written as matrices (in, out).
+
+    Raises ScopeError for a scope that matches nothing, CheckpointError where two names become one.
     """
+    rename = {old.strip("/"): new.strip("/") for old, new in (rename or {}).items()}
+    fully_connected = clean_scopes(fully_connected)
     tensors = {name: np.asarray(variable) for name, variable in named_variables(model).items()}
     for slot, values in (slots or {}).items():
         tensors |= {f"{name}/{slot}": np.asarray(value) for name, value in values.items()}
+    check_scopes(rename, tensors, "rename: the model's scope")
+    check_scopes(fully_connected, tensors, "fully connected scope")
+    for name, tensor in tensors.items():
+        if first_match(name, fully_connected) and tensor.shape[:2] == (1, 1):
+            tensors[name] = tensor.reshape(tensor.shape[2:])
+    count = len(tensors)
+    tensors = {rename_scope(name, rename): tensor for name, tensor in tensors.items()}
+    if len(tensors) != count:
+        raise CheckpointError(f"ambiguous: rename {dict(rename)} makes two variables of one name")
     if global_step is not None:
         tensors["global_step"] = np.asarray(global_step, np.int64)
     write_checkpoint(prefix, tensors)

@@ -94,6 +94,7 @@ class Xception(Network):
             stride at 1 and those behind them dilate instead.
         multi_grid: dilation factors of the last module's three convolutions; None for none.
         batch_norm_decay: of the moving statistics, under 1; research/deeplab's 0.9997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, 2048), after ReLU; or float32 logits
     (N, num_classes).
@@ -113,6 +114,7 @@ class Xception(Network):
         output_stride: int = 32,
         multi_grid: Sequence[int] | None = None,
         batch_norm_decay: float = 0.9997,
+        in_channels: int = 3,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -126,11 +128,13 @@ class Xception(Network):
             "output_stride": output_stride,
             "multi_grid": None if multi_grid is None else tuple(multi_grid),
             "batch_norm_decay": batch_norm_decay,
+            "in_channels": in_channels,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
+        self.in_channels = in_channels
         self.out_channels = 2048
         # What a decoder is fed, of stride 4: the last map before the entry flow strides to 8.
         block = [stride for _, stride in entry].index(2, 1) + 1
@@ -155,7 +159,7 @@ class Xception(Network):
         self.entry_flow = Scope(
             "entry_flow",
             [
-                Conv2d(3, 32, 3, stride=2, name="conv1_1", **root),
+                Conv2d(in_channels, 32, 3, stride=2, name="conv1_1", **root),
                 Conv2d(32, 64, 3, name="conv1_2", **root),
                 *_blocks([[unit] for unit in units[: len(entry)]]),
             ],
@@ -195,6 +199,7 @@ def _xception(
     output_stride: int = 32,
     multi_grid: Sequence[int] | None = None,
     batch_norm_decay: float = 0.9997,
+    in_channels: int = 3,
     name: str | None = None,
 ) -> Xception:
     """Args:
@@ -202,6 +207,7 @@ def _xception(
         output_stride: input size over feature size: 8, 16 or 32; modules beyond it dilate instead of striding.
         multi_grid: dilation factors of the last module's three convolutions; None: all 1.
         batch_norm_decay: of the moving statistics, under 1; research/deeplab's 0.9997.
+        in_channels: of the images, where they are not RGB; `preprocessing` is for three.
         name: the scope, the first part of every variable's name; None: the builder's own name.
 
     Returns:
@@ -211,7 +217,7 @@ def _xception(
     Raises:
         ValueError: another output stride, or a multi-grid of another length.
     """
-    net = Xception(name or scope, entry, middle, num_classes, output_stride, multi_grid, batch_norm_decay)
+    net = Xception(name or scope, entry, middle, num_classes, output_stride, multi_grid, batch_norm_decay, in_channels)
     net.build()
     return net
 

@@ -309,16 +309,26 @@ def test_snippets_are_python(paper):
 
 @pytest.fixture(scope="module")
 def furnished(place):
-    """The folder with what else the snippets name: two checkpoints and a picture."""
+    """The folder with what else the snippets name: checkpoints and a picture."""
     import cv2
 
+    from models.checkpoint import write_checkpoint
     from models.deeplab_v3 import deeplab_v3
+    from models.mobilenet_v1 import mobilenet_v1
     from models.mobilenet_v2 import mobilenet_v2
+    from models.resnet import resnet_v1_50
     from models.weight_init import save_checkpoint
 
     segmenter = deeplab_v3("mobilenet_v2", 21, depth_multiplier=0.35)
     save_checkpoint(segmenter, place / "deeplabv3_mnv2_pascal_trainval.ckpt")
     save_checkpoint(mobilenet_v2(depth_multiplier=0.35), place / "mobilenet_v2_0.35.ckpt")
+    save_checkpoint(mobilenet_v1(depth_multiplier=0.25), place / "mobilenet_v1_0.25.ckpt")
+    theirs, scope = resnet_v1_50(num_classes=2, width=8), "resnet_v1_50/logits"
+    save_checkpoint(theirs, place / "predict_logits.ckpt", rename={scope: "Predict/logits"}, fully_connected=[scope])
+    norm = ("gamma", "beta", "moving_mean", "moving_variance")
+    shapes = {f"g_conv{n}/BatchNorm/{leaf}": (8,) for n in (1, 2) for leaf in norm}
+    shapes |= {"g_conv1/weights": (3, 3, 4, 8), "g_conv2/weights": (3, 3, 8, 8), "g_added/weights": (1, 1, 8, 3)}
+    write_checkpoint(place / "enhancer.ckpt", {name: np.full(shape, 0.5, "f4") for name, shape in shapes.items()})
     cv2.imwrite(str(place / "photo.jpg"), np.full((40, 60, 3), 128, np.uint8))
     return place
 
@@ -342,3 +352,96 @@ def test_snippets_run(paper, title, furnished, monkeypatch):
         overlay = furnished / "overlay.png"
         assert overlay.stat().st_size
         overlay.unlink()
+
+
+# Sections of docs/tutorials.md whose Python is this project's; TensorFlow 1's stands there under "py".
+OLD_AND_NEW = (
+    "Four channels instead of three",
+    "A fully connected classifier, `Predict/logits`",
+    "An own network, in part restored, in part trained, saved whole",
+    "MobileNet v1 in two phases",
+    "Watching it",
+)
+
+
+@pytest.fixture(scope="module")
+def left_by(furnished):
+    """A function: title of a section of docs/tutorials.md → the names that its lines, once run, have left."""
+
+    def run(title, monkeypatch):
+        monkeypatch.chdir(furnished)
+        names = {"__name__": title}
+        exec(compile(snippets(ROOT / "docs" / "tutorials.md")[title], f"tutorials.md, {title}", "exec"), names)
+        return names
+
+    return run
+
+
+def test_four_channels_begin_as_three(left_by, furnished, monkeypatch):
+    names = left_by(OLD_AND_NEW[0], monkeypatch)
+    from tests.conftest import read_all
+    from tests.networks import values_of
+
+    root = "MobilenetV2/Conv/weights"
+    kernel, rgb = values_of(names["model"])[root], read_all(furnished / "mobilenet_v2_0.35.ckpt")[root]
+    np.testing.assert_array_equal(kernel[:, :, :3], rgb)
+    assert kernel.shape[2] == 4 and not kernel[:, :, 3].any()
+    assert "(channels 1 to 3 of 4, the rest zero)" in str(names["report"])
+    assert names["logits"].shape == (1, 65, 65, 2)
+
+
+def test_predict_logits_comes_back_bit_for_bit(left_by, furnished, monkeypatch):
+    names = left_by(OLD_AND_NEW[1], monkeypatch)
+    from tests.conftest import assert_same, read_all
+
+    theirs = read_all(furnished / "predict_logits.ckpt")
+    assert theirs["Predict/logits/weights"].shape == (256, 2)
+    assert "(a fully connected layer)" in names["report"].text(verbose=True)
+    assert_same(read_all(furnished / "back.ckpt"), theirs)
+
+
+def test_an_own_network_learns_in_part_and_is_saved_whole(left_by, furnished, monkeypatch):
+    names = left_by(OLD_AND_NEW[2], monkeypatch)
+    from tests.conftest import assert_same, read_all
+    from tests.networks import values_of
+
+    before, saved = read_all(furnished / "enhancer.ckpt"), read_all(furnished / "enhancer_with_g_add.ckpt")
+    assert_same(saved, values_of(names["net"]))
+    assert saved["g_add/biases"].any()  # began as zeros
+    kept = {name: value for name, value in saved.items() if name.startswith("g_conv")}
+    assert_same(kept, {name: value for name, value in before.items() if name.startswith("g_conv")})
+    assert saved.keys() - kept.keys() == {"g_add/weights", "g_add/biases"}
+    assert [entry.source for entry in names["report"].of("unused in the checkpoint")] == ["g_added/weights"]
+
+
+def test_mobilenet_v1_learns_in_two_phases(left_by, furnished, monkeypatch):
+    import keras
+
+    from tests.conftest import read_all
+    from tests.networks import values_of
+
+    begun, fit = read_all(furnished / "mobilenet_v1_0.25.ckpt"), keras.Model.fit
+    moved, head = [], []
+
+    def watched(model, *args, **kwargs):
+        features = model.layers[0]
+        fit(model, *args, **kwargs)
+        moved.append({name for name, value in values_of(features).items() if (value != begun[name]).any()})
+        head.append(np.asarray(model.layers[-1].kernel))
+
+    monkeypatch.setattr(keras.Model, "fit", watched)
+    names = left_by(OLD_AND_NEW[3], monkeypatch)
+    assert len(moved) == 2
+    assert not moved[0]
+    assert moved[1] and not [name for name in moved[1] if "Conv2d_0/" in name or "Conv2d_1_" in name]
+    assert (head[0] != head[1]).any()
+    assert max(values_of(names["features"])) == "MobilenetV1/Conv2d_6_depthwise/depthwise_weights"
+
+
+def test_feature_maps_and_an_embedding_are_there_to_see(left_by, furnished, monkeypatch):
+    left_by(OLD_AND_NEW[4], monkeypatch)
+    board = furnished / "runs" / "look" / "tensorboard"
+    (events,) = board.glob("events.out.tfevents.*")
+    assert b"resnet_v2_18/block1" in events.read_bytes()
+    assert len((board / "embeddings" / "features-0" / "features.tsv").read_text().splitlines()) == 12
+    assert (board / "projector_config.pbtxt").is_file()

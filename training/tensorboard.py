@@ -1,20 +1,25 @@
 """TensorBoard events of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+MAPS = 64  # of feature maps in one picture
+SPRITE = 8192  # pixels that TensorBoard takes of a sprite's side
+
 
 class Board:
-    """Writes scalars, pictures and histograms under steps of training into `folder`; nothing where it is None."""
+    """Writes scalars, pictures, histograms and embeddings under steps of training into `folder`; nothing where it is
+    None."""
 
     def __init__(self, folder: str | Path | None) -> None:
         import tensorflow as tf
 
         self._summary = tf.summary
         no_writer = tf.summary.create_noop_writer
+        self._folder = None if folder is None else Path(folder)
         self._writer = no_writer() if folder is None else tf.summary.create_file_writer(str(folder))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
@@ -30,8 +35,85 @@ class Board:
         with self._writer.as_default(step):
             self._summary.image(name, picture[None])
 
+    def feature_maps(self, step: int, name: str, activation: Any) -> None:
+        """The first channels, MAPS at most, of an activation's (N, h, w, C) first image, side by side as a picture."""
+        maps = np.moveaxis(np.asarray(activation, np.float32)[0, :, :, :MAPS], -1, 0)
+        grid = tiled(np.stack([_as_gray(one) for one in maps])[..., None])
+        self.picture(step, name, np.repeat(grid, 3, axis=-1))
+        self._writer.flush()
+
     def histograms(self, step: int, values: Mapping[str, Any]) -> None:
         """{name: array or variable}; TensorBoard groups them by scope."""
         with self._writer.as_default(step):
             for name, value in values.items():
                 self._summary.histogram(name, np.asarray(value))
+
+    def embedding(
+        self, step: int, name: str, features: Any, labels: Sequence[Any], pictures: np.ndarray | None = None
+    ) -> None:
+        """Points of TensorBoard's projector, each with its label and picture; they replace those of the name's step.
+
+        Args:
+            features: numbers (N, C). labels: N, of anything that prints.
+            pictures: uint8 RGB (N, h, w, 3), small: all must fit on a square of SPRITE pixels a side.
+
+        Raises ValueError where the three are not of one number, or the pictures are too large.
+        """
+        features = np.asarray(features, np.float32)
+        if len(labels) != len(features) or (pictures is not None and len(pictures) != len(features)):
+            raise ValueError(f"{len(features)} features, but {len(labels)} labels or another number of pictures")
+        if self._folder is None:
+            return
+        from google.protobuf import text_format
+        from tensorboard.plugins import projector
+
+        # The projector reads no file from outside the folder of its configuration, and takes paths relative to that.
+        beside = Path("embeddings") / f"{name.replace('/', '_')}-{step}"
+        files = self._folder / beside
+        files.mkdir(parents=True, exist_ok=True)
+        np.savetxt(files / "features.tsv", features, fmt="%.9g", delimiter="\t")
+        lines = [" ".join(str(label).split()) for label in labels]  # one column of one line each, without a header
+        (files / "labels.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+        configuration = self._folder / "projector_config.pbtxt"
+        config = projector.ProjectorConfig()
+        if configuration.exists():
+            text_format.Parse(configuration.read_text(encoding="utf-8"), config)
+        others = [one for one in config.embeddings if one.tensor_name != f"{name}/{step}"]
+        del config.embeddings[:]
+        config.embeddings.extend(others)
+        shown = config.embeddings.add(tensor_name=f"{name}/{step}", tensor_shape=features.shape)
+        shown.tensor_path = (beside / "features.tsv").as_posix()
+        shown.metadata_path = (beside / "labels.tsv").as_posix()
+        if pictures is not None:
+            _write_sprite(files / "pictures.png", pictures)
+            shown.sprite.image_path = (beside / "pictures.png").as_posix()
+            shown.sprite.single_image_dim.extend((pictures.shape[2], pictures.shape[1]))  # width, height
+        projector.visualize_embeddings(str(self._folder), config)
+        self._writer.flush()  # a folder is a run only where there are events
+
+
+def tiled(pictures: np.ndarray) -> np.ndarray:
+    """(N, h, w, C) → (rows * h, columns * w, C): one beside the other, as many rows as columns, the rest zero."""
+    count, height, width, channels = pictures.shape
+    side = int(np.ceil(np.sqrt(count)))
+    grid = np.zeros((side * side, height, width, channels), pictures.dtype)
+    grid[:count] = pictures
+    rows = grid.reshape(side, side, height, width, channels).swapaxes(1, 2)
+    return rows.reshape(side * height, side * width, channels)
+
+
+def _as_gray(values: np.ndarray) -> np.ndarray:
+    """Numbers (h, w) → uint8: the least of them black, the largest white; black where all are the same."""
+    least, most = values.min(), values.max()
+    return np.round((values - least) * (255 / (most - least) if most > least else 0)).astype(np.uint8)
+
+
+def _write_sprite(path: Path, pictures: np.ndarray) -> None:
+    """All pictures in one, as the projector cuts it up again."""
+    from PIL import Image
+
+    sprite = tiled(pictures)
+    if max(sprite.shape) > SPRITE:
+        raise ValueError(f"the pictures make one of {sprite.shape[:2]}, over {SPRITE} a side: resize them first")
+    Image.fromarray(sprite).save(path)
