@@ -1,4 +1,4 @@
-"""Every family of networks under KERAS_BACKEND=jax and torch: it builds, loads, and computes what it does on TensorFlow.
+"""Every family of networks under KERAS_BACKEND=jax and torch: it builds, loads, and computes what TensorFlow does.
 
 Each backend has a process of its own, `tests.family_contestant`, in which also the checkpoint's way in is checked, that
 nothing imports TensorFlow, and, under torch, that a network is a `torch.nn.Module`. Whole networks are in

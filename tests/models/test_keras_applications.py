@@ -1,8 +1,9 @@
 """keras.applications as a second oracle: the same graphs under other names, with weights of no pattern carried over.
 
-MobileNet v1, and v3 large and small: equal, but for v3's gates, whose slope there is 1/6 and not slim's 0.16667. `keras.applications.Xception` is no oracle of research/deeplab's: it has
-max pools where that has strided convolutions, no batch norm between depthwise and pointwise, VALID padding in its root,
-and is Chollet's first (36 convolutions), which slim's zoo has not. ResNet v2 and MobileNet v2 have their own files.
+MobileNet v1, and v3 large and small: equal, but for v3's gates, whose slope there is 1/6 and not slim's 0.16667.
+`keras.applications.Xception` is no oracle of research/deeplab's: it has max pools where that has strided convolutions,
+no batch norm between depthwise and pointwise, VALID padding in its root, and is Chollet's first, of 36 convolutions,
+which the zoo has not. ResNet v2 and MobileNet v2 have files of their own.
 """
 
 import re

@@ -11,8 +11,8 @@ LABELS = {"ants": 311, "bees": 310}  # background is 0
 
 def photograph(path):
     """RGB pixels (224, 224, 3): the shorter side made 256, then the centre."""
-    with Image.open(path) as image:
-        image = image.convert("RGB")
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
         factor = 256 / min(image.size)
         image = image.resize([round(side * factor) for side in image.size], Image.Resampling.BILINEAR)
         left, top = ((side - 224) // 2 for side in image.size)

@@ -235,34 +235,6 @@ def test_mobile_names(tmp_path):
         "logits/semantic": "logits/semantic/BiasAdd:0",
     }
     assert scopes == {"MobilenetV2": "MobilenetV2_1", "aspp0": "aspp0", "logits": "logits"}
-    keys = ["image_pooling", "logits/semantic", "MobilenetV2/expanded_conv_3/projection_output"]
-    theirs = {"image_pooling": "aspp0", "logits/semantic": "MobilenetV2/Conv_1"}
-    found, scopes = load_frozen(path).end_points(keys, theirs)
-    assert found["image_pooling"] == "aspp0/Relu:0" and scopes["logits/semantic"] == "MobilenetV2_1/Conv_1"
-
-
-def test_what_a_graph_does_to_its_images(tmp_path):
-    with tf1_session() as session:
-        images = tf1.placeholder("uint8", (None, None, None, 3), name="images")
-        height = tf1.shape(images)[1]
-        x = tf1.cast(images, "float32") - [1.0, 2.0, 3.0]
-        x = tf1.pad(x, [[0, 0], [0, 40 - height], [0, 5], [0, 0]], name="to_size")
-        x = tf1.multiply(x, 2.0, name="scaled")
-        kernel = tf1.constant(np.ones((3, 3, 3, 2), "float32"))
-        y = tf1.nn.conv2d(tf1.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), kernel, 1, "VALID", name="conv")
-        y = tf1.image.resize_bilinear(tf1.identity(y), (7, 8), name="small")
-        tf1.image.resize_bilinear(y, (9, 10), name="large")
-        tf1.nn.softmax(y)
-        path = freeze(session, tmp_path / "frozen.pb", "large")
-    graph = load_frozen(path)
-    entrance = graph.entrance("small:0")
-    assert entrance.tensor == "scaled:0" and entrance.operations == ("Sub", "Mul")  # not the shapes' Sub, not the pad
-    assert graph.entrance("scaled:0") is None
-    assert graph.shape_at("scaled:0") == (None, 40, None, 3)
-    assert graph.upsampled("conv:0") == "large:0" and graph.upsampled("large:0") is None
-    inner = load_frozen(path, input="scaled")
-    assert inner.built_for == (None, 40, None, 3) and inner.input_shape is None
-    assert inner.entrance("small:0").operations == ()
 
 
 def test_queue_as_input_is_refused_with_candidates_and_can_be_replaced(tmp_path):
