@@ -89,6 +89,7 @@ class ImagePooling(Conv2d):
 
 def averaging(size: Any, window: int, step: int) -> Tensor:
     """float32 (windows, size): each row averages over one window of `size` points. The size may be a graph's scalar."""
+    # Within a program that JAX compiles, what `ops` makes of two numbers is no number any more.
     window = min(window, size) if isinstance(size, int) else ops.minimum(window, size)
     first = ops.arange((size - window) // step + 1)[:, None] * step
     point = ops.arange(size)[None, :]

@@ -37,9 +37,15 @@ def predictor(size, bfloat16):
     return opened.predictor().labels, parameters(opened.model), VERSION
 
 
-def opened_network(size):
-    """As a program gets it from a checkpoint."""
-    return OpenedSegmenter(network(), told=Told({}), report=None, class_names=VOC_CLASSES, crop_size=size)
+def zoo_predictor(backbone, size, **options):
+    """As `predictor`, of another network at output stride 16."""
+    opened = opened_network(size, deeplab_v3(backbone, num_classes=CLASSES, output_stride=16, **options))
+    return opened.predictor().labels, parameters(opened.model), VERSION
+
+
+def opened_network(size, model=None):
+    """As a program gets it from a checkpoint; the benchmarks' one network unless told."""
+    return OpenedSegmenter(model or network(), told=Told({}), report=None, class_names=VOC_CLASSES, crop_size=size)
 
 
 def export(name, size, folder, picture):
