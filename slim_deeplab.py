@@ -26,6 +26,7 @@ from engine.options import (
     Learning,
     Looks,
     Opening,
+    Pictures,
     PredictionFiles,
     Reading,
     Recipe,
@@ -54,6 +55,7 @@ __all__ = [
     "Looks",
     "Model",
     "Opening",
+    "Pictures",
     "Prediction",
     "PredictionFiles",
     "Reading",
@@ -153,7 +155,7 @@ class Model:
         """One line about what names cannot tell and was taken as its family has it; empty for nothing."""
         return self.told.assumed if self.told else ""
 
-    def predict(self, picture: str | Path | np.ndarray) -> Prediction:
+    def predict(self, picture: str | Path | np.ndarray, as_read: Pictures = Pictures()) -> Prediction:
         """Labels a picture: a file, or uint8 RGB (H, W, 3), of any size.
 
         Raises:
@@ -161,7 +163,7 @@ class Model:
         """
         from data.images import read_image
 
-        image = picture if isinstance(picture, np.ndarray) else read_image(picture)
+        image = picture if isinstance(picture, np.ndarray) else read_image(picture, **as_read.reading())
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"a picture must be uint8 RGB (H, W, 3). Received: {image.dtype} {image.shape}")
         return Prediction(image, self._predictor.labels(image), self.class_names, self._predictor)
@@ -174,6 +176,7 @@ class Model:
         reading: Reading = Reading(),
         scores: ScoreFiles = ScoreFiles(),
         pictures: PredictionFiles = PredictionFiles(),
+        as_read: Pictures = Pictures(),
     ) -> "Measured":
         """Scores the model on an image set in the VOC layout, as `eval_seg.py` does; prints as its table.
 
@@ -183,8 +186,9 @@ class Model:
         from data.voc import VOCSegmentation
         from inference import measuring
 
-        dataset = VOCSegmentation(data, image_set)
+        dataset = VOCSegmentation(data, image_set, ignore_label=reading.ignore_label, **as_read.reading())
         measuring.check_classes(self.path, self._predictor, dataset)
+        measuring.check_data(dataset)
         name = Path(self.path).name
         opened = measuring.OpenedModel(name, self.path, self._predictor, self.told, self.how, self.looks)
         return measuring.measure(opened, dataset, reading, scores, pictures)
@@ -235,6 +239,7 @@ def fine_tune(
     restore: Restore | None = None,
     architecture: Architecture | None = None,
     images: SegmentationImages | None = None,
+    pictures: Pictures | None = None,
     loss: SegmentationLoss | None = None,
     recipe: Recipe | None = None,
     learning: Learning | None = None,
@@ -265,6 +270,7 @@ def fine_tune(
         "restore": restore,
         "architecture": architecture,
         "images": images,
+        "pictures": pictures,
         "loss": loss,
         "recipe": recipe,
         "learning": learning,

@@ -240,6 +240,16 @@ def _range(values: Any) -> tuple[float, float]:
 
 
 RANGE = Kind(several(POSITIVE, "LOW,HIGH", 2).read, _range, "LOW,HIGH")
+
+
+def _value_range(values: Any) -> tuple[float, float]:
+    low, high = several(number(-math.inf), "LOW,HIGH", 2).accept(values)
+    if low >= high:
+        raise ValueError("must be LOW,HIGH with LOW less than HIGH")
+    return low, high
+
+
+VALUE_RANGE = Kind(several(number(-math.inf), "LOW,HIGH", 2).read, _value_range, "LOW,HIGH")
 INTS = several(POSITIVE_INT, "A,B,C", empty=True)
 SCALES = several(number(0, 8, above=True), "S,…")
 
@@ -254,6 +264,14 @@ def _scopes(values: Any) -> tuple[str, ...]:
 
 
 SCOPES = Kind(_scopes, _scopes, "SCOPE,…")
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    given = values.split(",") if isinstance(values, str) else values
+    return tuple(str(name).strip() for name in given if str(name).strip())
+
+
+NAMES = Kind(_names, _names, "CLASS,…")
 
 
 def _hosts(values: Any) -> tuple[str, ...]:

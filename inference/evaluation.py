@@ -16,7 +16,6 @@ from keras import ops
 from tqdm import tqdm
 
 from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
-from data.images import image_size
 from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL, write_mask
@@ -262,10 +261,9 @@ class Subset:
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
 
-    @property
-    def image_paths(self) -> list[Path]:
-        """The image files, in the order of the samples."""
-        return [self.dataset.image_paths[index] for index in self.indices]
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels of the image of the sample `index`."""
+        return self.dataset.image_size(self.indices[index])
 
 
 def _by_size(
@@ -273,8 +271,8 @@ def _by_size(
 ) -> dict[tuple[int, int], list[int]]:
     """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
     groups: dict[tuple[int, int], list[int]] = {}
-    for index, path in enumerate(dataset.image_paths):
-        groups.setdefault(padded_size(*image_size(path)), []).append(index)
+    for index in range(len(dataset)):
+        groups.setdefault(padded_size(*dataset.image_size(index)), []).append(index)
     return groups
 
 

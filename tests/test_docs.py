@@ -136,7 +136,7 @@ def place(tmp_path_factory):
     from data.sample import draw_voc
 
     folder = tmp_path_factory.mktemp("place")
-    draw_voc(folder / "VOC2012", train=2, val=2)
+    draw_voc(folder / "VOC2012", train=8, val=2)
     (folder / "VOC2012" / "ImageSets" / "Segmentation" / "classes.txt").unlink()
     (folder / "DATA").symlink_to(folder)
     return folder

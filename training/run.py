@@ -104,6 +104,11 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     _check_seen_by_all(run, distribution)
     recipe = asked.recipe
     resumes = run.last_step() > 0
+    if resumes and (before := run.config()["classes"]) != list(task.class_names):
+        raise UserError(
+            f"{run.path}: was started with the classes {', '.join(map(str, before))}; the data now has "
+            f"{', '.join(map(str, task.class_names))}. Name another --run-dir."
+        )
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
     told = Told(run.config()["model"]) if resumes else task.configure(asked.ckpt)
@@ -191,8 +196,8 @@ def _fit(
         stop_step=steps,
         batch_size=asked.recipe.batch_size,
         log_every=asked.run.log_every,
-        save_every=asked.run.save_every,
-        eval_every=asked.run.eval_every,
+        save_every=asked.run.saves_every(steps),
+        eval_every=asked.run.evaluates_every(steps),
         keep=asked.run.keep,
         evaluate=validate,
         score_names=task.score_names,
