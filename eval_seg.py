@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = VOCSegmentation(args.data, args.image_set, masks=not args.predict_only, **as_read)
     outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
     measuring.check_outputs(outputs, dataset)
-    measuring.check_data(dataset)
     models = measuring.open_models(args.ckpt, how, looks, dataset)
+    measuring.check_data(dataset)
     if args.predict_only:
         measuring.predict(models[0], dataset, reading, pictures)
     else:

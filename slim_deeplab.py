@@ -95,7 +95,8 @@ class Prediction:
 
         if legend:
             return pictures.overlay_with_legend(self.picture, self.labels, self.class_names)
-        return pictures.overlay(self.picture, self.labels)
+        unnamed = self.class_names[0] != pictures.BACKGROUND
+        return pictures.overlay(self.picture, self.labels, paint_background=unnamed)
 
     def save(self, path: str | Path) -> Path:
         """Writes the overlay with its legend as a PNG, whole or not at all; → where."""

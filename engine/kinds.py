@@ -305,6 +305,24 @@ def _renames(pairs: Any) -> dict[str, str]:
 RENAMES = Kind(_read_renames, _renames, "OLD=NEW")
 
 
+LABEL = whole(0, 255)
+
+
+def _read_labels(text: str) -> dict[int, int]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    try:
+        return {int(value): int(label) for value, _, label in pairs}
+    except ValueError as error:
+        raise ValueError("must be VALUE=CLASS,…, numbers from 0 to 255") from error
+
+
+def _labels(pairs: Any) -> dict[int, int]:
+    return {LABEL.accept(value): LABEL.accept(label) for value, label in pairs.items()}
+
+
+LABELS = Kind(_read_labels, _labels, "VALUE=CLASS,…")
+
+
 def _read_feeds(text: str) -> dict[str, float]:
     name, _, value = text.rpartition("=")
     if not name:

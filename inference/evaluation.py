@@ -19,7 +19,7 @@ from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
 from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL, write_mask
-from engine.pictures import captioned, sheet
+from engine.pictures import captioned, sheet, spread_over
 from inference.metrics import confusion_matrix, scores
 from inference.predictor import Part, Segmenter, Tensor, padded_size
 from inference.protocols import Consumer, Predictor, Share
@@ -228,14 +228,9 @@ class ImageProgress:
             print(f"{self.done} images in {took}, {self.done / seconds:.2f} images/s", file=sys.stderr)
 
 
-def spread_over(dataset: Dataset, count: int) -> list[int]:
-    """The indices of `count` samples spread evenly over a data set, of all where it has fewer."""
-    return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
-
-
 def prediction_sheet(predictor: Predictor, dataset: Dataset, class_names: Sequence[str], count: int) -> np.ndarray:
     """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
-    chosen = [dataset[index] for index in spread_over(dataset, count)]
+    chosen = [dataset[index] for index in spread_over(len(dataset), count)]
     return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
 
 
@@ -280,7 +275,7 @@ def classified_sheet(
     model: Network, dataset: Dataset, class_names: Sequence[str], transform: Transform, count: int = 12
 ) -> np.ndarray:
     """uint8 RGB: `count` images spread over the data set, each with the class said and, where wrong, the true one."""
-    samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
+    samples = [transform(*dataset[index]) for index in spread_over(len(dataset), count)]
     images = np.stack([image for image, _ in samples])
     fed = np.asarray(model.preprocessing(images.astype(np.float32)), np.float32)
     said = np.asarray(Part(model, functools.partial(model, training=False)).predict_on_batch(fed)).argmax(-1)

@@ -19,7 +19,7 @@ from data.images import IMAGE_SUFFIXES, DataError, beside, image_size, read_imag
 from data.voc import write_mask
 from engine.kinds import changed, flag
 from engine.options import Looks, Opening, Pictures
-from engine.pictures import legend, overlay, overlay_with_legend, png
+from engine.pictures import BACKGROUND, legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
 from inference.protocols import Predictor
@@ -259,10 +259,11 @@ def _predict_image(predictor: Predictor, class_names: Sequence[str], task: Pictu
 def _predict_video(predictor: Predictor, class_names: Sequence[str], task: VideoTask) -> str:
     counts: Counter[int] = Counter()
     frames = 0
+    paint_background = class_names[0] != BACKGROUND
     with beside(task.overlay) as partial, _VideoWriter(partial) as writer:
         for frame, rate in ahead(tqdm(read_frames(task.source), desc=task.source.name, unit="frame", disable=None)):
             labels = predictor.labels(frame)
-            writer.write(overlay(frame, labels), rate)
+            writer.write(overlay(frame, labels, paint_background=paint_background), rate)
             counts.update(_counts(labels))
             frames += 1
         if not frames:

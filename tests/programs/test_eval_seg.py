@@ -35,6 +35,7 @@ def voc21(voc, tmp_path_factory):
     (root / "JPEGImages").symlink_to(voc / "JPEGImages")
     sets = root / "ImageSets" / "Segmentation"
     sets.mkdir(parents=True)
+    (sets / "classes.txt").write_text("\n".join(VOC_CLASSES))
     (sets / "test.txt").write_text((voc / "ImageSets/Segmentation/val.txt").read_text())
     return root
 

@@ -220,7 +220,7 @@ def break_mask(voc, how):
     from PIL import Image
 
     name = (voc / "ImageSets/Segmentation/train.txt").read_text().split()[0]
-    path = voc / "SegmentationClassAug" / f"{name}.png"
+    path = voc / "SegmentationClass" / f"{name}.png"
     mask = Image.open(path)
     if how == "RGB":
         mask.convert("RGB").save(path)
