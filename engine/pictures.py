@@ -1,6 +1,6 @@
 """Pictures for people: masks over images, and sheets of image, truth and prediction with a legend."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -25,18 +25,18 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6, *, paint_
     blended = cv2.addWeighted(image, 1 - opacity, colorize(mask), opacity, 0)
     shown = mask != IGNORE_LABEL if paint_background else (mask != 0) & (mask != IGNORE_LABEL)
     painted = np.where(shown[..., None], blended, image)
-    vanishing = shown & _vanishes(image, mask)
-    return np.where(vanishing[..., None], _BORDER, painted).astype(np.uint8) if vanishing.any() else painted
+    for outline in _vanishing(image, np.where(shown, mask, IGNORE_LABEL)):
+        painted[outline] = _BORDER
+    return painted
 
 
-def _vanishes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """bool (H, W): the outlines of areas that are dark on a dark ground, one pixel wide."""
-    dark = _DARK[mask] & (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) < _DARK_GROUND)
-    if not dark.any():
-        return dark
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    outline = cv2.dilate(mask, cross) != cv2.erode(mask, cross)
-    return outline & dark
+def _vanishing(image: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the outline, bool (H, W), of each class of a dark colour whose ground in this image is dark."""
+    labels = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    for label in labels[_DARK[labels]]:
+        area = mask == label
+        if cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[area].mean() < _DARK_GROUND:
+            yield area & (cv2.erode(area.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
 
 
 def overlay_with_legend(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
