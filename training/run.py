@@ -40,6 +40,7 @@ class Task:
         loss, metrics: of the compiled model; the loss is a CrossEntropy.
         pictures: a function of the model → a function () → uint8 RGB (H, W, 3) of some predictions, for TensorBoard
             and the report.
+        found: what was found of the data, said before the first step.
         whole: whether all of the model must come from the checkpoint, its head too.
     """
 
@@ -52,6 +53,7 @@ class Task:
     loss: CrossEntropy
     metrics: Sequence = ()
     pictures: Callable | None = None
+    found: str = ""
     whole: bool = False
 
 
@@ -102,6 +104,8 @@ def run_training(asked: Training, task: Task) -> RunDirectory | None:
 
 def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distribution) -> RunDirectory | None:
     _check_seen_by_all(run, distribution)
+    if task.found:
+        print(task.found, flush=True)
     recipe = asked.recipe
     resumes = run.last_step() > 0
     if resumes and (before := run.config()["classes"]) != list(task.class_names):

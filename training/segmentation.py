@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from data.images import DataError
 from data.pipeline import cached, training_batches
 from data.report import report_on
 from data.transforms import random_scale_crop_flip
@@ -56,8 +57,11 @@ def train_segmentation(
         allow_repeats=images.allow_repeats,
         remember=scan_folder(),
     )
-    print(found, flush=True)
-    found.check()
+    try:
+        found.check()
+    except DataError:
+        print(found, flush=True)  # the table helps to see why
+        raise
     # The run keeps the numbers.
     weights = class_weights(options.loss.class_weights, train_set, found.train_pixels)
     loss = dataclasses.replace(options.loss, class_weights=None if weights is None else tuple(weights))
@@ -84,6 +88,7 @@ def train_segmentation(
 
     task = Task(
         class_names=train_set.class_names,
+        found=str(found),
         configure=configure,
         build=opening.build_segmenter,
         batches=_batches(train_set, images, recipe, workers),
