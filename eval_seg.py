@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import command_line
 from data.places import VOC_PLACES, voc_folder
 from engine.kinds import flag
-from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
+from engine.options import Looks, Opening, Pictures, PredictionFiles, Reading, ScoreFiles
 from errors import UserError
 
 ONE_MODEL_ONLY = ("sheet", "confusion", "worst", "save_pred", "voc_submission")
@@ -37,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--predict-only", action="store_true", help="the image set has no masks, as VOC's test: nothing is scored"
     )
-    for group in (Reading(), Opening(), Looks(), ScoreFiles(), PredictionFiles()):
+    for group in (Reading(), Pictures(), Opening(), Looks(), ScoreFiles(), PredictionFiles()):
         command_line.add_options(parser, group)
     args = parser.parse_args(argv)
     check_flags(args)
@@ -76,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     how, looks = command_line.chosen(args, Opening), command_line.chosen(args, Looks)
     reading, scores = command_line.chosen(args, Reading), command_line.chosen(args, ScoreFiles)
     pictures = command_line.chosen(args, PredictionFiles)
-    dataset = VOCSegmentation(data, args.image_set, masks=not args.predict_only)
+    as_read = {"ignore_label": reading.ignore_label, **command_line.chosen(args, Pictures).reading()}
+    dataset = VOCSegmentation(data, args.image_set, masks=not args.predict_only, **as_read)
     outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
     measuring.check_outputs(outputs, dataset)
     models = measuring.open_models(args.ckpt, how, looks, dataset)
+    measuring.check_data(dataset)
     if args.predict_only:
         measuring.predict(models[0], dataset, reading, pictures)
     else:

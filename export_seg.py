@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
-from engine.options import Opening
+from engine.options import Opening, Pictures
 from errors import UserError
 
 FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
@@ -45,6 +45,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
     )
     command_line.add_options(parser, Opening())
+    command_line.add_options(parser, Pictures())
     return parser.parse_args(argv)
 
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from porting.export import check_installed, drawn_picture, export
 
     check_installed(args.formats)
-    picture = read_image(args.image) if args.image else drawn_picture()
+    picture = read_image(args.image, **command_line.chosen(args, Pictures).reading()) if args.image else drawn_picture()
     opened = open_segmenter(args.ckpt, command_line.chosen(args, Opening))
     print(opened.introduction())
     print(f"checked on {args.image or 'a drawn picture; --image checks on a real one'}", flush=True)

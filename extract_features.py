@@ -15,7 +15,7 @@ from pathlib import Path
 
 import command_line
 from engine.kinds import POSITIVE_INT
-from engine.options import Opening
+from engine.options import Opening, Pictures
 from errors import UserError
 
 
@@ -34,6 +34,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--pool", action="store_true", help="the mean over height and width")
     command_line.add_options(parser, Opening(), only=("model", "rename"))
+    command_line.add_options(parser, Pictures())
     return parser.parse_args(argv)
 
 
@@ -67,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{args.ckpt}: {loaded}/{total} variables up to {args.end_point}, {values:,} values", flush=True)
 
     skipped: list[DataError] = []
-    rows = extract(model, paths, args.image_size, args.batch_size, args.pool, skipped)
+    rows = extract(
+        model, paths, args.image_size, args.batch_size, args.pool, skipped, command_line.chosen(args, Pictures)
+    )
     shape = write_features(args.out, rows)
     for error in skipped:
         print(f"skipped: {error}")

@@ -2,8 +2,8 @@
 
 python predict_seg.py --ckpt runs/seg photos/ 'more/*.jpg' holiday.mp4 --out predictions
 
-Each picture NAME gives NAME.png, the class indices as a palette PNG of the picture's own size (pixels as they are
-stored: an orientation tag is not applied), and NAME_overlay.png, the picture with the classes' colours over it and
+Each picture NAME gives NAME.png, the class indices as a palette PNG of the picture's own size (turned as
+its orientation tag says, as viewers show it), and NAME_overlay.png, the picture with the classes' colours over it and
 their legend below. --probabilities adds NAME_probabilities.npz: `probabilities`, float32 (H, W, classes), and
 `class_names`. A video gives NAME_overlay.mp4 and NAME_legend.png.
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 
 import command_line
-from engine.options import Looks, Opening
+from engine.options import Looks, Opening, Pictures
 from errors import UserError
 
 STARTED = time.perf_counter()
@@ -39,6 +39,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timing", action="store_true", help="say where the time went; predicts the first image twice")
     command_line.add_options(parser, Opening())
     command_line.add_options(parser, Looks())
+    command_line.add_options(parser, Pictures())
     return parser.parse_args(argv)
 
 
@@ -52,10 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor = prediction.open_predictor(
         args.ckpt, command_line.chosen(args, Opening), command_line.chosen(args, Looks), tasks, watch
     )
+    as_read = command_line.chosen(args, Pictures)
     class_names = prediction.class_names_of(predictor, args.classes)
     skipped = 0
     try:
-        for task, found in prediction.predict(predictor, class_names, tasks):
+        for task, found in prediction.predict(predictor, class_names, tasks, as_read):
             if isinstance(found, UserError):
                 skipped += 1
                 print(f"skipped: {found}", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from engine.options import (
     Learning,
     Looks,
     Opening,
+    Pictures,
     PredictionFiles,
     Reading,
     Recipe,
@@ -55,6 +56,7 @@ __all__ = [
     "Looks",
     "Model",
     "Opening",
+    "Pictures",
     "Prediction",
     "PredictionFiles",
     "Reading",
@@ -94,7 +96,8 @@ class Prediction:
 
         if legend:
             return pictures.overlay_with_legend(self.picture, self.labels, self.class_names)
-        return pictures.overlay(self.picture, self.labels)
+        unnamed = self.class_names[0] != pictures.BACKGROUND
+        return pictures.overlay(self.picture, self.labels, paint_background=unnamed)
 
     def save(self, path: str | Path) -> Path:
         """Writes the overlay with its legend as a PNG, whole or not at all; → where."""
@@ -154,7 +157,7 @@ class Model:
         """One line about what names cannot tell and was taken as its family has it; empty for nothing."""
         return self.told.assumed if self.told else ""
 
-    def predict(self, picture: str | Path | np.ndarray) -> Prediction:
+    def predict(self, picture: str | Path | np.ndarray, as_read: Pictures = Pictures()) -> Prediction:
         """Labels a picture: a file, or uint8 RGB (H, W, 3), of any size.
 
         Raises:
@@ -162,7 +165,7 @@ class Model:
         """
         from data.images import read_image
 
-        image = picture if isinstance(picture, np.ndarray) else read_image(picture)
+        image = picture if isinstance(picture, np.ndarray) else read_image(picture, **as_read.reading())
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"a picture must be uint8 RGB (H, W, 3). Received: {image.dtype} {image.shape}")
         return Prediction(image, self._predictor.labels(image), self.class_names, self._predictor)
@@ -175,6 +178,7 @@ class Model:
         reading: Reading = Reading(),
         scores: ScoreFiles = ScoreFiles(),
         pictures: PredictionFiles = PredictionFiles(),
+        as_read: Pictures = Pictures(),
     ) -> "Measured":
         """Scores the model on an image set in the VOC layout, as `eval_seg.py` does; prints as its table.
 
@@ -184,8 +188,10 @@ class Model:
         from data.voc import VOCSegmentation
         from inference import measuring
 
-        dataset = VOCSegmentation(voc_folder(data, (image_set,)), image_set)
+        folder = voc_folder(data, (image_set,))
+        dataset = VOCSegmentation(folder, image_set, ignore_label=reading.ignore_label, **as_read.reading())
         measuring.check_classes(self.path, self._predictor, dataset)
+        measuring.check_data(dataset)
         name = Path(self.path).name
         opened = measuring.OpenedModel(name, self.path, self._predictor, self.told, self.how, self.looks)
         return measuring.measure(opened, dataset, reading, scores, pictures)
@@ -236,6 +242,7 @@ def fine_tune(
     restore: Restore | None = None,
     architecture: Architecture | None = None,
     images: SegmentationImages | None = None,
+    pictures: Pictures | None = None,
     loss: SegmentationLoss | None = None,
     recipe: Recipe | None = None,
     learning: Learning | None = None,
@@ -266,6 +273,7 @@ def fine_tune(
         "restore": restore,
         "architecture": architecture,
         "images": images,
+        "pictures": pictures,
         "loss": loss,
         "recipe": recipe,
         "learning": learning,

@@ -54,8 +54,9 @@ class Cached:
 class CachedOnDisk(Cached):
     """Keeps in a folder what `dataset[i]` read once, one file a sample, which later runs and other processes read too.
 
-    A file's name stands for the sample's source files with their sizes and times of change, the number of classes and
-    the decoder: where any of these changes, the sample is read anew. What is then out of use stays in the folder.
+    A file's name stands for the sample's source files with their sizes and times of change, the settings they are
+    read with and the decoder: where any of these changes, the sample is read anew. What is then out of use stays in the
+    folder.
 
     Args:
         dataset: whose `files(i)` are the paths that its `dataset[i]` reads.
@@ -84,7 +85,7 @@ class CachedOnDisk(Cached):
 
     def _key(self, index: int) -> str:
         sources = [(os.path.abspath(path), *_size_and_time(path)) for path in self._source.files(index)]
-        return hashlib.sha256(repr((sources, self._source.num_classes, cv2.__version__)).encode()).hexdigest()[:32]
+        return hashlib.sha256(repr((sources, self._source.reading, cv2.__version__)).encode()).hexdigest()[:32]
 
 
 def _size_and_time(path: Path) -> tuple[int | None, int | None]:

@@ -21,11 +21,10 @@ class Dataset(Protocol):
 
 
 class ImageDataset(Dataset, Protocol):
-    """One whose images are files: their sizes can be had without decoding them."""
+    """One whose images' sizes can be had without decoding them."""
 
-    @property
-    def image_paths(self) -> Sequence[Path]:
-        """The image files, in the order of the samples."""
+    def image_size(self, index: int, /) -> tuple[int, int]:
+        """(height, width) in pixels of the image of the sample `index`."""
 
 
 class NamedDataset(Dataset, Protocol):
@@ -37,9 +36,11 @@ class NamedDataset(Dataset, Protocol):
 
 
 class FileDataset(Dataset, Protocol):
-    """One whose samples depend on files and the number of classes alone, and so can be kept (`data.cache`)."""
+    """One whose samples depend on files and a few settings alone, and so can be kept (`data.cache`)."""
 
-    num_classes: int
+    @property
+    def reading(self) -> tuple[Any, ...]:
+        """Those settings, as plain values."""
 
     def files(self, index: int) -> Sequence[Path]:
         """The files that `dataset[index]` reads."""

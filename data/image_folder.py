@@ -2,25 +2,28 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.images import DataError, image_format, read_image
 
-_READABLE = ("JPEG", "PNG")
+_READABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_SAID = f"{', '.join(_READABLE[:-1])} and {_READABLE[-1]}"
 
 
 class ImageFolder:
     """The images of `root/split/CLASS/`; `dataset[i]` reads the i-th (image, label).
 
-    What a file is, its first bytes say, not its name; whatever is not JPEG or PNG is left out and told in `skipped`.
-    Hidden files and folders are passed over.
+    What a file is, its first bytes say, not its name; whatever is no JPEG, PNG, BMP, TIFF or WebP is left out and told
+    in `skipped`. Hidden files and folders are passed over.
 
     Args:
         root: the folder that holds the splits.
         split: such as "train" or "val".
         strict: raise instead of skipping.
         class_names: the classes in label order, such as the training split's; None takes the folders' names, sorted.
+        turn, picture_range: as of `data.images.read_image`.
 
     Attributes:
         samples: [(path, label)], class by class, sorted.
@@ -33,9 +36,17 @@ class ImageFolder:
     """
 
     def __init__(
-        self, root: str | Path, split: str, strict: bool = False, class_names: Iterable[str] | None = None
+        self,
+        root: str | Path,
+        split: str,
+        strict: bool = False,
+        class_names: Iterable[str] | None = None,
+        *,
+        turn: bool = True,
+        picture_range: tuple[float, float] | None = None,
     ) -> None:
         self.root, self.split = Path(root), split
+        self.turn, self.picture_range = turn, picture_range
         folder = self.root / split
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder. Images belong in ROOT/{split}/CLASS/.")
@@ -58,11 +69,16 @@ class ImageFolder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns (image, label): uint8 (H, W, 3) RGB and an int."""
         path, label = self.samples[index]
-        return read_image(path), label
+        return read_image(path, turn=self.turn, picture_range=self.picture_range), label
 
     def files(self, index: int) -> list[Path]:
         """The files that `dataset[index]` reads."""
         return [self.samples[index][0]]
+
+    @property
+    def reading(self) -> tuple[Any, ...]:
+        """What else a sample depends on."""
+        return self.turn, self.picture_range
 
     def _add_class(self, folder: Path) -> None:
         if folder.name not in self.class_names:
@@ -76,7 +92,7 @@ class ImageFolder:
             else:
                 self.samples.append((path, label))
         if len(self.samples) == before:
-            raise DataError(f"{folder}: holds no JPEG or PNG image.")
+            raise DataError(f"{folder}: holds no image: {_SAID} are read.")
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -88,4 +104,4 @@ def _why_not(path: Path) -> str | None:
     if not path.is_file():
         return "a folder within a class folder"
     kind = image_format(path)
-    return None if kind in _READABLE else f"{kind or 'unknown content'}; only {' and '.join(_READABLE)} are read"
+    return None if kind in _READABLE else f"{kind or 'unknown content'}; only {_SAID} are read"

@@ -1,13 +1,17 @@
 """The PASCAL VOC folder: image sets, palette masks, colours."""
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from data.images import DataError, read_image, read_indices, write_whole
+from data.class_names import CLASS_FILES, class_file, read_class_names
+from data.image_sets import read_image_set
+from data.images import DataError, image_size, read_image, read_indices, write_whole
 
 IGNORE_LABEL = 255
 
@@ -35,12 +39,18 @@ VOC_CLASSES = (
     "tvmonitor",
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_OWN_NAME = re.compile(r"20\d\d_\d{6}")  # 2007_000032
+_NAME_OF_2007 = re.compile(r"\d{6}")
 
 
 def names_of(num_classes: int) -> tuple[str, ...]:
     """The names of classes that nobody has named: VOC's where there are as many."""
-    return VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {label}" for label in range(num_classes))
+    return VOC_CLASSES if num_classes == len(VOC_CLASSES) else unnamed(num_classes)
+
+
+def unnamed(num_classes: int) -> tuple[str, ...]:
+    """Numbers for names."""
+    return tuple(f"class {label}" for label in range(num_classes))
 
 
 def palette(n: int = 256) -> np.ndarray:
@@ -61,13 +71,19 @@ def colorize(mask: np.ndarray) -> np.ndarray:
     return palette()[mask]
 
 
-def read_mask(path: str | Path, num_classes: int, image_size: tuple[int, ...] | None = None) -> np.ndarray:
-    """Reads a mask of class indices: an 8-bit palette or single-channel image.
+def read_mask(
+    path: str | Path,
+    num_classes: int,
+    image_size: tuple[int, ...] | None = None,
+    ignore_label: int = IGNORE_LABEL,
+) -> np.ndarray:
+    """Reads a mask of class indices: an 8-bit palette or single-channel image, which is never turned.
 
     Args:
         path: the file.
         num_classes: how many classes there are, background included.
         image_size: the image's (height, width), which the mask's must equal; None does not compare.
+        ignore_label: the value in the file of what is ignored.
 
     Returns:
         uint8 (H, W), of 0 … num_classes - 1 and IGNORE_LABEL.
@@ -76,19 +92,32 @@ def read_mask(path: str | Path, num_classes: int, image_size: tuple[int, ...] | 
         DataError: unreadable file, colours instead of indices, a value that is no class, another size than the image's.
     """
     mask = read_indices(path)
+    if ignore_label != IGNORE_LABEL:
+        mask = _with_label_ignored(mask, ignore_label)
     if (mask + np.uint8(1)).max(initial=0) > num_classes:  # 255 becomes 0: one pass instead of four
-        strange = mask[(mask >= num_classes) & (mask != IGNORE_LABEL)]
-        values = ", ".join(map(str, np.unique(strange)))
-        raise DataError(
-            f"{path}: a mask may hold 0 … {num_classes - 1} and {IGNORE_LABEL} (ignored); found {values}. "
-            "Are the classes those of this data set?"
-        )
+        raise DataError(f"{path}: {strange_values(np.unique(read_indices(path)), num_classes, ignore_label)}")
     if image_size is not None and mask.shape != tuple(image_size):
         height, width = image_size
         raise DataError(
             f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels (width x height), its image {width}x{height}."
         )
     return mask
+
+
+def strange_values(values: Iterable[int], num_classes: int, ignore_label: int) -> str:
+    """Says which values of a mask are neither classes nor ignored, and what may be done."""
+    strange = ", ".join(str(value) for value in values if value >= num_classes and value != ignore_label)
+    return (
+        f"a mask may hold 0 … {num_classes - 1} and {ignore_label} (ignored); found {strange}. Are the classes those "
+        "of this data set? --ignore-label N ignores another value; prepare_data.py pictures --map changes several."
+    )
+
+
+def _with_label_ignored(mask: np.ndarray, ignore_label: int) -> np.ndarray:
+    table = np.arange(256, dtype=np.uint8)
+    table[IGNORE_LABEL] = IGNORE_LABEL - 1  # no class, unless there are 255 of them
+    table[ignore_label] = IGNORE_LABEL
+    return table[mask]
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
@@ -111,118 +140,96 @@ def mask_png(mask: np.ndarray) -> bytes:
 class VOCSegmentation:
     """One image set of a folder in VOC's layout; `dataset[i]` reads its i-th (image, mask).
 
-        root/ImageSets/Segmentation/<image_set>.txt     one name a line
-        root/ImageSets/Segmentation/classes.txt         one class a line, background first; without it, VOC's 21
-        root/JPEGImages/<name>.jpg                      or .jpeg, .png
-        root/SegmentationClassAug/<name>.png            where there is one, else
-        root/SegmentationClass/<name>.png
+        root/ImageSets/Segmentation/<image_set>.txt     one name a line (`data.image_sets` reads more)
+        root/ImageSets/Segmentation/classes.txt         one class a line, background first; or root/classes.txt, or
+                                                        labelme's class_names.txt or labels.txt there
+        root/JPEGImages/<name>.jpg                      or .jpeg, .png, .bmp, .tif, .tiff, .webp, in any case
+        root/SegmentationClass/<name>.png               where there is one, else
+        root/SegmentationClassAug/<name>.png
+
+    Without a class file, the classes are VOC's 21 where the images are named as VOC's.
 
     Args:
         masks: False for an image set whose masks nobody has, such as VOC's `test`: each mask is then None.
+        ignore_label: the value in the masks of what is ignored; it becomes IGNORE_LABEL.
+        turn, picture_range: as of `data.images.read_image`.
 
     Attributes:
         root, image_set: as given, `root` as a Path.
-        names: the images' names, in the order of the image set.
+        pairs: [Pair], in the order of the image set. names: the images' names.
         class_names, num_classes: background included.
+        classes_from: where the class names are from, for people.
 
     Raises:
-        DataError: at once for a missing folder, image set, image or mask and for a bad classes.txt; `dataset[i]` for a
-            broken file.
+        DataError: at once for a missing folder, image set, image or mask, and for a missing or bad class file;
+            `dataset[i]` for a broken file.
     """
 
-    def __init__(self, root: str | Path, image_set: str, masks: bool = True) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        image_set: str,
+        masks: bool = True,
+        *,
+        ignore_label: int = IGNORE_LABEL,
+        turn: bool = True,
+        picture_range: tuple[float, float] | None = None,
+    ) -> None:
         self.root, self.image_set = Path(root), image_set
-        lines = self._read_image_set()
-        self.names = [name for _, name in lines]
-        self.class_names = self._read_class_names()
+        self.ignore_label, self.turn, self.picture_range = ignore_label, turn, picture_range
+        self.pairs = read_image_set(self.root, image_set, masks)
+        self.names = [pair.name for pair in self.pairs]
+        self.class_names, self.classes_from = _class_names(self.root, self.names)
         self.num_classes = len(self.class_names)
-        self._files = self._find_files(lines, masks)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns (image, mask): uint8 (H, W, 3) RGB and uint8 (H, W), or None without `masks`."""
-        image_path, mask_path = self._files[index]
-        image = read_image(image_path)
-        return image, None if mask_path is None else read_mask(mask_path, self.num_classes, image.shape[:2])
+        pair = self.pairs[index]
+        image = read_image(pair.image, turn=self.turn, picture_range=self.picture_range)
+        return image, None if pair.mask is None else self._read_mask(pair.mask, image.shape[:2])
+
+    def _read_mask(self, path: Path, image_size: tuple[int, ...] | None = None) -> np.ndarray:
+        return read_mask(path, self.num_classes, image_size, self.ignore_label)
 
     def files(self, index: int) -> list[Path]:
         """The files that `dataset[index]` reads."""
-        return [file for file in self._files[index] if file]
+        pair = self.pairs[index]
+        return [pair.image] if pair.mask is None else [pair.image, pair.mask]
+
+    @property
+    def reading(self) -> tuple[Any, ...]:
+        """What else a sample depends on."""
+        return self.num_classes, self.ignore_label, self.turn, self.picture_range
 
     @property
     def image_paths(self) -> list[Path]:
         """The image files, in the order of the image set."""
-        return [image for image, _ in self._files]
+        return [pair.image for pair in self.pairs]
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels of an image as `dataset[index]` gives it, by its file's header."""
+        return image_size(self.pairs[index].image, self.turn)
 
     def masks(self) -> Iterator[np.ndarray]:
         """Yields every mask that there is, uint8 (H, W), in the order of the image set, without reading the images."""
-        for path in (mask for _, mask in self._files if mask is not None):
-            yield read_mask(path, self.num_classes)
-
-    def _read_image_set(self) -> list[tuple[int, str]]:
-        """Returns the image set's [(line number, name)]."""
-        folder = self.root / "ImageSets" / "Segmentation"
-        for wanted in (self.root, folder, self.root / "JPEGImages"):
-            if not wanted.is_dir():
-                raise DataError(f"{wanted}: no such folder. A VOC data set has ImageSets/Segmentation and JPEGImages.")
-        path = folder / f"{self.image_set}.txt"
-        if not path.is_file():
-            there = sorted(file.stem for file in folder.glob("*.txt") if file.name != "classes.txt")
-            raise DataError(f"{path}: no such image set. There are: {', '.join(there) or 'none'}.")
-        lines = [(number, line.strip()) for number, line in enumerate(_read_lines(path), 1) if line.strip()]
-        if not lines:
-            raise DataError(f"{path}: this image set is empty.")
-        return lines
-
-    def _read_class_names(self) -> tuple[str, ...]:
-        path = self.root / "ImageSets" / "Segmentation" / "classes.txt"
-        return read_class_names(path) if path.is_file() else VOC_CLASSES
-
-    def _find_files(self, lines: list[tuple[int, str]], with_masks: bool) -> list[tuple[Path, Path | None]]:
-        """Returns [(image path, mask path or None)].
-
-        Each folder is listed once: asking for every file is slow on a network.
-        """
-        images, masks, masks_aug = (
-            {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
-            for folder in (self.root / name for name in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"))
-        )
-        masks |= masks_aug
-        found, missing = [], []
-        for number, name in lines:
-            image = next((images[name + suffix] for suffix in IMAGE_SUFFIXES if name + suffix in images), None)
-            mask = masks.get(f"{name}.png") if with_masks else None
-            if image is None:
-                missing.append((number, f"JPEGImages/{name}.jpg"))
-            elif with_masks and mask is None:
-                missing.append((number, f"SegmentationClass/{name}.png"))
-            else:
-                found.append((image, mask))
-        if missing:
-            number, file = missing[0]
-            more = f", and {len(missing) - 1} more of its {len(lines)} lines miss a file" if missing[1:] else ""
-            where = self.root / "ImageSets" / "Segmentation" / f"{self.image_set}.txt"
-            raise DataError(f"{where}, line {number}: {self.root / file} is missing{more}.")
-        return found
+        for pair in self.pairs:
+            if pair.mask is not None:
+                yield self._read_mask(pair.mask)
 
 
-def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Reads a classes.txt, one class a line and background first → tuple of str. Raises DataError for a bad one."""
-    names = [line.strip() for line in _read_lines(path)]
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise DataError(f"{path}, line {number}: empty. Write one class name a line, background first.")
-        if name in names[: number - 1]:
-            raise DataError(f"{path}, line {number}: the class {name!r} is there twice.")
-    if not 2 <= len(names) <= IGNORE_LABEL:
-        raise DataError(f"{path}: must name 2 to {IGNORE_LABEL} classes, background included; found {len(names)}.")
-    return tuple(names)
-
-
-def _read_lines(path: str | Path) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text: {error}.") from error
+def _class_names(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The classes of the data set in `root` with images of these names, and what tells them."""
+    path = class_file(root)
+    if path is not None:
+        return read_class_names(path), str(path)
+    if all(map(_OWN_NAME.fullmatch, names)):
+        return VOC_CLASSES, "VOC's 21, as all images are named as VOC's, like 2007_000032"
+    if root.resolve().name == "VOC2007" and all(map(_NAME_OF_2007.fullmatch, names)):
+        return VOC_CLASSES, "VOC's 21, as the folder is VOC2007 and all images are named by six digits"
+    raise DataError(
+        f"{root}: no file names its classes, and they are not VOC's 21, as its images are not named as VOC's "
+        f"(2007_000032). Write one class name a line, background first, into {root / CLASS_FILES[0]}."
+    )

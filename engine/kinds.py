@@ -253,6 +253,16 @@ def _range(values: Any) -> tuple[float, float]:
 
 
 RANGE = Kind(several(POSITIVE, "LOW,HIGH", 2).read, _range, "LOW,HIGH")
+
+
+def _value_range(values: Any) -> tuple[float, float]:
+    low, high = several(number(-math.inf), "LOW,HIGH", 2).accept(values)
+    if low >= high:
+        raise ValueError("must be LOW,HIGH with LOW less than HIGH")
+    return low, high
+
+
+VALUE_RANGE = Kind(several(number(-math.inf), "LOW,HIGH", 2).read, _value_range, "LOW,HIGH")
 INTS = several(POSITIVE_INT, "A,B,C", empty=True)
 SCALES = several(number(0, 8, above=True), "S,…")
 
@@ -268,6 +278,14 @@ def _scopes(values: Any) -> tuple[str, ...]:
 
 
 SCOPES = Kind(_scopes, _scopes, "SCOPE,…")
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    given = values.split(",") if isinstance(values, str) else values
+    return tuple(str(name).strip() for name in given if str(name).strip())
+
+
+NAMES = Kind(_names, _names, "CLASS,…")
 
 
 def _hosts(values: Any) -> tuple[str, ...]:
@@ -299,6 +317,24 @@ def _renames(pairs: Any) -> dict[str, str]:
 
 
 RENAMES = Kind(_read_renames, _renames, "OLD=NEW")
+
+
+LABEL = whole(0, 255)
+
+
+def _read_labels(text: str) -> dict[int, int]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    try:
+        return {int(value): int(label) for value, _, label in pairs}
+    except ValueError as error:
+        raise ValueError("must be VALUE=CLASS,…, numbers from 0 to 255") from error
+
+
+def _labels(pairs: Any) -> dict[int, int]:
+    return {LABEL.accept(value): LABEL.accept(label) for value, label in pairs.items()}
+
+
+LABELS = Kind(_read_labels, _labels, "VALUE=CLASS,…")
 
 
 def _read_feeds(text: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ Convolution for Semantic Image Segmentation" (2017), section 4.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.kinds import (
     CLASS_WEIGHTS,
@@ -14,6 +15,7 @@ from engine.kinds import (
     HOSTS,
     INTS,
     MEAN,
+    NAMES,
     NONNEGATIVE,
     NONNEGATIVE_INT,
     POSITIVE,
@@ -25,6 +27,7 @@ from engine.kinds import (
     SHARE,
     SIZE,
     TEXT,
+    VALUE_RANGE,
     Options,
     number,
     option,
@@ -157,6 +160,27 @@ class Looks(Options):
 
 
 @dataclass(frozen=True)
+class Pictures(Options):
+    """How picture files are read, by every program."""
+
+    title = "picture files"
+
+    ignore_orientation: bool = option(
+        False, "read pictures as they are stored, not turned as their orientation tag says; masks are never turned"
+    )
+    picture_range: tuple[float, float] | None = option(
+        None, "values of pictures of more than 8 bits that become black and white", VALUE_RANGE, shown="refused"
+    )
+
+    def reading(self) -> dict[str, Any]:
+        """As the keyword arguments of `data.images.read_image`."""
+        return {"turn": not self.ignore_orientation, "picture_range": self.picture_range}
+
+
+IGNORED = "value in the masks of what does not count, in training and in scores"
+
+
+@dataclass(frozen=True)
 class SegmentationImages(Options):
     """The images of a segmentation model's training."""
 
@@ -177,6 +201,16 @@ class SegmentationImages(Options):
         TEXT,
         takes="none|memory|DIR",
         free=True,
+    )
+    ignore_label: int = option(255, IGNORED, whole(0, 255))
+    allow_absent: tuple[str, ...] = option(
+        (),
+        "classes that no pixel of the training set may have; any other that is absent stops the start",
+        NAMES,
+        free=True,
+    )
+    allow_repeats: bool = option(
+        False, "an image may be in both image sets, or twice in one; scores then prove little", free=True
     )
     eval_size: int = option(
         513, "validation images are padded to this square", POSITIVE_INT, unit="pixels", paper="513"
@@ -289,11 +323,23 @@ class Run(Options):
     run_dir: str = option("runs/seg", "where all of the run goes; it resumes", TEXT, takes="DIR", free=True)
     dry_run: bool = option(False, "stop after the report, before anything is written", free=True)
     log_every: int = option(20, "steps between two rows of the log", POSITIVE_INT)
-    save_every: int = option(500, "steps between two checkpoints", POSITIVE_INT)
-    eval_every: int = option(1000, "steps between two evaluations", POSITIVE_INT)
+    save_every: int | None = option(
+        None, "steps between two checkpoints", POSITIVE_INT, shown="500, or a tenth of the steps"
+    )
+    eval_every: int | None = option(
+        None, "steps between two evaluations", POSITIVE_INT, shown="1000, or a tenth of the steps"
+    )
     histograms: bool = option(False, "TensorBoard: weights' histograms and gradient norms by scope too", free=True)
     keep: int = option(2, "how many last checkpoints stay", POSITIVE_INT, free=True)
     workers: int = option(2, "threads that read images", whole(1, 1024), free=True)
+
+    def saves_every(self, steps: int) -> int:
+        """Steps between two checkpoints of a run of so many."""
+        return self.save_every or max(1, min(500, steps // 10))
+
+    def evaluates_every(self, steps: int) -> int:
+        """Steps between two evaluations of a run of so many: its curve has ten points or more."""
+        return self.eval_every or max(1, min(1000, steps // 10))
 
 
 @dataclass(frozen=True)
@@ -334,6 +380,7 @@ class Reading(Options):
 
     batch_size: int = option(1, "images of one size that are predicted at once", POSITIVE_INT)
     workers: int = option(2, "threads that read images", whole(1, 1024))
+    ignore_label: int = option(255, IGNORED, whole(0, 255))
 
 
 @dataclass(frozen=True)
@@ -410,6 +457,7 @@ class SegmentationTraining:
     restore: Restore = field(default_factory=Restore)
     architecture: Architecture = field(default_factory=lambda: Architecture(output_stride=16))
     images: SegmentationImages = field(default_factory=SegmentationImages)
+    pictures: Pictures = field(default_factory=Pictures)
     loss: SegmentationLoss = field(default_factory=SegmentationLoss)
     recipe: Recipe = field(default_factory=Recipe)
     learning: Learning = field(default_factory=Learning)
@@ -432,6 +480,7 @@ class ClassificationTraining:
 
     restore: Restore = field(default_factory=Restore)
     images: ClassificationImages = field(default_factory=ClassificationImages)
+    pictures: Pictures = field(default_factory=Pictures)
     recipe: Recipe = field(
         default_factory=lambda: Recipe(steps=300, batch_size=32, learning_rate=0.01, weight_decay=5e-4)
     )

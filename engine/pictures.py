@@ -1,22 +1,42 @@
 """Pictures for people: masks over images, and sheets of image, truth and prediction with a legend."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from data.voc import IGNORE_LABEL, colorize, palette
+from data.voc import IGNORE_LABEL, VOC_CLASSES, VOCSegmentation, colorize, palette
 
+BACKGROUND = VOC_CLASSES[0]
 _LINE = 22  # pixels of height of a line of the legend
+_BORDER = np.array((230, 230, 230), np.uint8)
+_DARK_GROUND = 60  # of 255
+_DARK = palette() @ np.array((0.299, 0.587, 0.114)) < 45  # by label: colours that one does not see there
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """uint8 RGB image (H, W, 3) with the mask's colours over it; background and ignored pixels stay as they are."""
+def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6, *, paint_background: bool = False) -> np.ndarray:
+    """uint8 RGB image (H, W, 3) with the mask's colours over it; ignored pixels stay as they are, and those of class 0
+    unless `paint_background`, as where class 0 is something of its own.
+
+    Where a colour hardly differs from the dark ground under it, its area has a light border.
+    """
     blended = cv2.addWeighted(image, 1 - opacity, colorize(mask), opacity, 0)
-    shown = (mask != 0) & (mask != IGNORE_LABEL)
-    return np.where(shown[..., None], blended, image)
+    shown = mask != IGNORE_LABEL if paint_background else (mask != 0) & (mask != IGNORE_LABEL)
+    painted = np.where(shown[..., None], blended, image)
+    for outline in _vanishing(image, np.where(shown, mask, IGNORE_LABEL)):
+        painted[outline] = _BORDER
+    return painted
+
+
+def _vanishing(image: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the outline, bool (H, W), of each class of a dark colour whose ground in this image is dark."""
+    labels = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    for label in labels[_DARK[labels]]:
+        area = mask == label
+        if cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[area].mean() < _DARK_GROUND:
+            yield area & (cv2.erode(area.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
 
 
 def overlay_with_legend(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -25,9 +45,12 @@ def overlay_with_legend(image: np.ndarray, mask: np.ndarray, class_names: Sequen
     The picture's top left (H, W) is the overlay, pixel for pixel; where the names need more width than it has, the
     picture is wider. Large images get a large legend, as they are looked at from further away.
     """
-    shown = [label for label in np.unique(mask) if label not in (0, IGNORE_LABEL)]
+    paint_background = class_names[0] != BACKGROUND
+    hidden = {IGNORE_LABEL} if paint_background else {0, IGNORE_LABEL}
+    shown = [label for label in np.unique(mask).tolist() if label not in hidden]
     scale = max(1.0, min(image.shape[:2]) / 600)
-    return stacked([overlay(image, mask), legend(shown or [0], class_names, image.shape[1], scale)])
+    painted = overlay(image, mask, paint_background=paint_background)
+    return stacked([painted, legend(shown or [0], class_names, image.shape[1], scale)])
 
 
 def legend(classes: Iterable[int], class_names: Sequence[str], width: int, scale: float = 1.0) -> np.ndarray:
@@ -70,15 +93,16 @@ def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def sheet(
-    samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    samples: Iterable[tuple[np.ndarray, ...]],
     class_names: Sequence[str],
     tile: int = 240,
     captions: Sequence[str] = (),
+    titles: Sequence[str] = ("image", "truth", "prediction"),
 ) -> np.ndarray:
-    """A row a sample: image, truth over it, prediction over it; legend below.
+    """A row a sample: the image, and each of its masks over it; below, the legend of what is seen.
 
     Args:
-        samples: [(image, truth, prediction)]: uint8 RGB (H, W, 3), uint8 (H, W), integer (H, W).
+        samples: [(image, mask, …)], a mask a title behind the first: uint8 RGB (H, W, 3), integer (H, W).
         tile: side of the square each picture is fitted into, pixels.
         captions: a text for above each row; none if empty.
 
@@ -86,22 +110,37 @@ def sheet(
         uint8 RGB.
     """
     seen: set[int] = set()
-    gap, rows = 6, [_titles(("image", "truth", "prediction"), tile, 6)]
-    for number, (image, truth, prediction) in enumerate(samples):
+    paint_background = class_names[0] != BACKGROUND
+    columns = len(titles)
+    gap, rows = 6, [_titles(titles, tile, 6)]
+    for number, (image, *masks) in enumerate(samples):
         if captions:
-            rows.append(_titles(captions[number : number + 1], 3 * tile + 2 * gap, gap))
-        labels = np.asarray(prediction, np.uint8)
-        seen |= set(np.unique(truth)) | set(np.unique(labels))
+            rows.append(_titles(captions[number : number + 1], columns * (tile + gap) - gap, gap))
+        labels = [np.asarray(mask, np.uint8) for mask in masks]
+        seen |= {label for mask in labels for label in np.unique(mask).tolist()}
         scale = tile / max(image.shape[:2])
         width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
-        row = np.full((height + gap, 3 * (tile + gap), 3), 255, np.uint8)
-        for column, picture in enumerate((image, overlay(image, truth), overlay(image, labels))):
+        row = np.full((height + gap, columns * (tile + gap), 3), 255, np.uint8)
+        painted = (overlay(image, mask, paint_background=paint_background) for mask in labels)
+        for column, picture in enumerate((image, *painted)):
             interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
             left = column * (tile + gap)
             row[:height, left : left + width] = cv2.resize(picture, (width, height), interpolation=interpolation)
         rows.append(row)
     rows.append(legend(sorted(seen - {IGNORE_LABEL}), class_names, rows[0].shape[1]))
     return stacked(rows)
+
+
+def overlays(dataset: VOCSegmentation, count: int, tile: int = 320) -> np.ndarray:
+    """uint8 RGB: `count` images spread over a data set, each beside itself with its mask."""
+    chosen = [dataset[index] for index in spread_over(len(dataset), count)]
+    samples = [(image, mask) for image, mask in chosen if mask is not None]
+    return sheet(samples, dataset.class_names, tile, titles=("image", "mask"))
+
+
+def spread_over(length: int, count: int) -> list[int]:
+    """The indices of `count` samples spread evenly over so many, of all where there are fewer."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
 def captioned(images: np.ndarray, captions: Iterable[tuple[str, bool]], columns: int = 4) -> np.ndarray:

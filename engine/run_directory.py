@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -95,18 +96,24 @@ class RunDirectory:
             for key in sorted({*before, *arguments} - set(free))
             if before.get(key) != arguments.get(key)
         ]
-        if changed:
+        if changed and self._has_checkpoints():
             raise RunError(
                 f"{self.path}: holds a run that was started otherwise ({'; '.join(changed)}). Repeat its command to "
                 f"continue it, or name another --run-dir; --ckpt {self.path} starts from its weights."
             )
+
+    def _has_checkpoints(self) -> bool:
+        """Whether a step was ever saved; a run without one has nothing to lose by being started otherwise."""
+        return any(any(folder.glob("model.ckpt-*")) for folder in (self.path, self.best))
 
     def config(self) -> dict[str, Any]:
         """What config.json holds."""
         return read_config(self.path)
 
     def start(self, model_config: Mapping[str, Any], class_names: Iterable[str], report: Report | None = None) -> None:
-        """Writes down what the run is, before its first step."""
+        """Writes down what the run is, before its first step; what an attempt without one left is gone."""
+        (self.path / "coverage.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         if report is not None:
             self.write("coverage.json", report.to_json())
         config = {"arguments": self.arguments, "model": model_config, "classes": list(class_names)}

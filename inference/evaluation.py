@@ -16,11 +16,10 @@ from keras import ops
 from tqdm import tqdm
 
 from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
-from data.images import image_size
 from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL, write_mask
-from engine.pictures import captioned, sheet
+from engine.pictures import captioned, sheet, spread_over
 from inference.metrics import confusion_matrix, scores
 from inference.predictor import Part, Segmenter, Tensor, padded_size
 from inference.protocols import Consumer, Predictor, Share
@@ -230,14 +229,9 @@ class ImageProgress:
             print(f"{self.done} images in {took}, {self.done / seconds:.2f} images/s", file=sys.stderr)
 
 
-def spread_over(dataset: Dataset, count: int) -> list[int]:
-    """The indices of `count` samples spread evenly over a data set, of all where it has fewer."""
-    return np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
-
-
 def prediction_sheet(predictor: Predictor, dataset: Dataset, class_names: Sequence[str], count: int) -> np.ndarray:
     """uint8 RGB: `count` images spread over the data set, with truth and prediction (`engine.pictures.sheet`)."""
-    chosen = [dataset[index] for index in spread_over(dataset, count)]
+    chosen = [dataset[index] for index in spread_over(len(dataset), count)]
     return sheet([(image, mask, predictor.labels(image)) for image, mask in chosen], class_names)
 
 
@@ -263,10 +257,9 @@ class Subset:
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
 
-    @property
-    def image_paths(self) -> list[Path]:
-        """The image files, in the order of the samples."""
-        return [self.dataset.image_paths[index] for index in self.indices]
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels of the image of the sample `index`."""
+        return self.dataset.image_size(self.indices[index])
 
 
 def _by_size(
@@ -274,8 +267,8 @@ def _by_size(
 ) -> dict[tuple[int, int], list[int]]:
     """{padded size: indices}: images of one padded size can be batched, and share one compiled graph."""
     groups: dict[tuple[int, int], list[int]] = {}
-    for index, path in enumerate(dataset.image_paths):
-        groups.setdefault(padded_size(*image_size(path)), []).append(index)
+    for index in range(len(dataset)):
+        groups.setdefault(padded_size(*dataset.image_size(index)), []).append(index)
     return groups
 
 
@@ -293,7 +286,7 @@ def classified_sheet(
         classes: `classes_of` the classifier.
         transform: an image and its label → what the network is to see, uint8 RGB of one size, and the label.
     """
-    samples = [transform(*dataset[index]) for index in spread_over(dataset, count)]
+    samples = [transform(*dataset[index]) for index in spread_over(len(dataset), count)]
     images = np.stack([image for image, _ in samples])
     fed = np.asarray(classes.model.preprocessing(images.astype(np.float32)), np.float32)
     said = np.asarray(classes.predict_on_batch(fed)).argmax(-1)

@@ -11,11 +11,18 @@ import numpy as np
 from data.images import DataError, read_image
 from data.transforms import resize_center_crop
 from engine.device import use_xla
+from engine.options import Pictures
 from errors import UserError
 
 
 def extract(
-    model: Any, paths: Sequence[Path], image_size: int, batch_size: int, pool: bool, skipped: list[DataError]
+    model: Any,
+    paths: Sequence[Path],
+    image_size: int,
+    batch_size: int,
+    pool: bool,
+    skipped: list[DataError],
+    as_read: Pictures = Pictures(),
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """Yields (path, features) in the order of `paths`: float32 (h, w, channels), or (channels,) of their mean.
 
@@ -29,7 +36,7 @@ def extract(
         images, read = [], []
         for path in paths[start : start + batch_size]:
             try:
-                images.append(resize_center_crop(read_image(path), image_size))
+                images.append(resize_center_crop(read_image(path, **as_read.reading()), image_size))
                 read.append(path)
             except DataError as error:
                 skipped.append(error)

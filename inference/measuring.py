@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from data.images import write_whole
-from data.voc import VOCSegmentation
+from data.report import report_on
+from data.voc import VOCSegmentation, unnamed
 from engine.charts import confusion_picture, trimap_picture
 from engine.kinds import flag as flag_of
 from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from engine.pictures import png
+from engine.scans import scan_folder
 from errors import UserError
 from inference import evaluation
 from inference.boundary import TrimapCounter
@@ -102,6 +104,16 @@ def check_classes(path: str, predictor: Predictor, dataset: VOCSegmentation) -> 
         )
     if predictor.class_names != dataset.class_names and set(predictor.class_names) == set(dataset.class_names):
         raise UserError(f"{path}: has the data's classes in another order: {', '.join(predictor.class_names)}")
+    if set(predictor.class_names).isdisjoint({*dataset.class_names, *unnamed(dataset.num_classes)}):
+        theirs, ours = ", ".join(predictor.class_names), ", ".join(dataset.class_names)
+        print(f"{path}: its classes, {theirs}, are compared with the data's, {ours}, by number", flush=True)
+
+
+def check_data(dataset: VOCSegmentation) -> None:
+    """Reads all masks once, says what was found, and raises DataError for what cannot have been meant."""
+    found = report_on([dataset], remember=scan_folder())
+    print(found.summary(), flush=True)
+    found.check()
 
 
 def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation) -> None:

@@ -6,15 +6,15 @@ and can be said otherwise by an `Architecture`.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from data.voc import names_of
+from data.voc import VOC_CLASSES, names_of
 from engine.device import set_precision, use_xla
 from engine.kinds import NONE
 from engine.options import Architecture, Looks, Opening
@@ -24,7 +24,7 @@ from errors import UserError
 from inference.predictor import crop_size_advice
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
-from models.families.family import Translation
+from models.families.family import Change, Translation
 from models.identify import Identity, identify
 from models.layers import ON_TENSORFLOW, to_be_restored
 from models.leftovers import check_meaning
@@ -225,6 +225,27 @@ def segmenter_to_train(
         return Told(told.config | {"num_classes": num_classes}, told.identity, told.assumed)
     papers = {"features": "postnorm", "upsampling": "align-corners"}
     return Told(papers | told.config | asked_of(architecture, told.config), told.identity)
+
+
+def head_in_order(told: Told, checkpoint: str | None, class_names: Sequence[str]) -> Told:
+    """`told` with the head's classes in the order of the data's, by name, where the checkpoint has them in another.
+
+    Where it has as many but others, its logits are where the new head starts, and that is said.
+    """
+    if checkpoint is None or told.identity is None or told.identity.num_classes != len(class_names):
+        return told
+    run = run_of(checkpoint)
+    theirs = tuple(names_of(told.identity.num_classes) if run is None else read_config(run)["classes"])
+    if not told.identity.segments or theirs == tuple(class_names) or (run is None and theirs != VOC_CLASSES):
+        return told
+    if set(theirs) != set(class_names):
+        said = f"its head's classes, {', '.join(theirs)}, become the data's, {', '.join(class_names)}, by number"
+        return replace(told, assumed="; ".join(filter(None, (told.assumed, f"{said} (--exclude logits: a new head)"))))
+    order = [theirs.index(name) for name in class_names]
+    change = Change("classes put in the data's order", lambda values: values[..., order], by_family=False)
+    changes = {**told.translation.changes, "logits/semantic/weights": change, "logits/semantic/biases": change}
+    translation = replace(told.translation, changes=changes)
+    return replace(told, identity=replace(told.identity, translation=translation))
 
 
 def _second_stage(

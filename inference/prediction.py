@@ -14,17 +14,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.images import DataError, beside, image_size, read_image, write_whole
-from data.voc import read_class_names, write_mask
+from data.class_names import read_class_names
+from data.images import IMAGE_SUFFIXES, DataError, beside, image_size, read_image, write_whole
+from data.voc import write_mask
 from engine.kinds import changed, flag
-from engine.options import Looks, Opening
-from engine.pictures import legend, overlay, overlay_with_legend, png
+from engine.options import Looks, Opening, Pictures
+from engine.pictures import BACKGROUND, legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
 from inference.protocols import Predictor
 
 T = TypeVar("T")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
@@ -204,14 +204,14 @@ def class_names_of(predictor: Predictor, path: str | None = None) -> tuple[str, 
 
 
 def predict(
-    predictor: Predictor, class_names: Sequence[str], tasks: Iterable[Task]
+    predictor: Predictor, class_names: Sequence[str], tasks: Iterable[Task], as_read: Pictures = Pictures()
 ) -> Iterator[tuple[Task, str | UserError]]:
     """Predicts and writes every task's files, the next image being read meanwhile.
 
     Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read,
     or the model cannot take it.
     """
-    read = ((task, None if isinstance(task, VideoTask) else _read(task.source)) for task in tasks)
+    read = ((task, None if isinstance(task, VideoTask) else _read(task.source, as_read)) for task in tasks)
     for task, image in ahead(read):
         try:
             if isinstance(task, VideoTask):
@@ -234,9 +234,9 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def _read(path: Path) -> np.ndarray | DataError:
+def _read(path: Path, as_read: Pictures = Pictures()) -> np.ndarray | DataError:
     try:
-        return read_image(path)
+        return read_image(path, **as_read.reading())
     except DataError as error:
         return error
 
@@ -259,10 +259,11 @@ def _predict_image(predictor: Predictor, class_names: Sequence[str], task: Pictu
 def _predict_video(predictor: Predictor, class_names: Sequence[str], task: VideoTask) -> str:
     counts: Counter[int] = Counter()
     frames = 0
+    paint_background = class_names[0] != BACKGROUND
     with beside(task.overlay) as partial, _VideoWriter(partial) as writer:
         for frame, rate in ahead(tqdm(read_frames(task.source), desc=task.source.name, unit="frame", disable=None)):
             labels = predictor.labels(frame)
-            writer.write(overlay(frame, labels), rate)
+            writer.write(overlay(frame, labels, paint_background=paint_background), rate)
             counts.update(_counts(labels))
             frames += 1
         if not frames:

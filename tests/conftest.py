@@ -2,12 +2,14 @@
 
 import functools
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["SLIM_DEEPLAB_CACHE"] = os.path.join(tempfile.gettempdir(), f"slim-deeplab-tests-{os.getuid()}")
 
 # Environment of processes that run JAX: compiled in half the time, to slower programs.
 QUICK_JAX = {

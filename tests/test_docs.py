@@ -135,11 +135,18 @@ def parser_of(words):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with the data set that commands and snippets name, of VOC's classes."""
+    import numpy as np
+
     from data.sample import draw_voc
+    from data.voc import VOC_CLASSES, read_mask, write_mask
 
     folder = tmp_path_factory.mktemp("place")
-    draw_voc(folder / "VOC2012", train=2, val=2)
-    (folder / "VOC2012" / "ImageSets" / "Segmentation" / "classes.txt").unlink()
+    draw_voc(folder / "VOC2012", train=8, val=2)
+    (folder / "VOC2012" / "ImageSets" / "Segmentation" / "classes.txt").write_text("\n".join(VOC_CLASSES))
+    path = folder / "VOC2012" / "SegmentationClass" / "train_00000.png"
+    mask = read_mask(path, 5)
+    mask[0, :21] = np.arange(21)  # else a training stops at classes that no pixel has
+    write_mask(path, mask)
     (folder / "DATA").symlink_to(folder)
     return folder
 

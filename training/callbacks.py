@@ -85,6 +85,8 @@ class RunKeeper(keras.callbacks.Callback):
         if saves or evaluate or self.step % self.log_every == 0:
             self._close_window(logs, saves, evaluate)
             self._open_window()
+        elif self.progress.is_silent():
+            self.progress.show(self.step, {name: float(value) for name, value in logs.items()})
         self.progress.reach(self.step)
 
     def _close_window(self, logs: Mapping[str, Any], saves: bool, evaluate: Evaluate | None) -> None:
@@ -157,8 +159,11 @@ class RunKeeper(keras.callbacks.Callback):
 class Progress:
     """tqdm's bar on a terminal, plain lines elsewhere (a log file, a pipe): step, loss, rate, images/s, time left."""
 
+    SECONDS: float = 30  # without a line, at most; steps may be slow
+
     def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop, self.began = start, stop, time.perf_counter()
+        self.start, self.stop = start, stop
+        self.began = self.said = time.perf_counter()
         self.bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -170,8 +175,13 @@ class Progress:
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
+    def is_silent(self) -> bool:
+        """Whether a line is due, as the last was long ago."""
+        return self.bar is None and time.perf_counter() - self.said > self.SECONDS
+
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the values of the steps since the last time."""
+        self.said = time.perf_counter()
         text = {name: f"{value:.4g}" for name, value in values.items()}
         if self.bar is not None:
             self.bar.set_postfix(text, refresh=False)

@@ -11,7 +11,7 @@ import numpy as np
 from data.image_folder import ImageFolder
 from data.pipeline import evaluation_batches, training_batches
 from data.transforms import random_resized_crop_flip, resize_center_crop
-from engine.options import ClassificationImages, ClassificationTraining, Restore
+from engine.options import ClassificationImages, ClassificationTraining, Pictures, Restore
 from engine.published import located
 from engine.run_directory import RunDirectory
 from inference import opening
@@ -21,10 +21,12 @@ from training.recipe import classification_loss
 from training.run import Task, Training, run_training
 
 
-def read_folders(data: str | Path, strict: bool = False) -> tuple[ImageFolder, ImageFolder]:
+def read_folders(
+    data: str | Path, strict: bool = False, as_read: Pictures = Pictures()
+) -> tuple[ImageFolder, ImageFolder]:
     """The data sets DATA/train and DATA/val, with the same classes; says which files were left out."""
-    train_set = ImageFolder(data, "train", strict=strict)
-    val_set = ImageFolder(data, "val", strict=strict, class_names=train_set.class_names)
+    train_set = ImageFolder(data, "train", strict=strict, **as_read.reading())
+    val_set = ImageFolder(data, "val", strict=strict, class_names=train_set.class_names, **as_read.reading())
     for path, reason in train_set.skipped + val_set.skipped:
         print(f"skipped: {path}: {reason}", flush=True)
     return train_set, val_set
@@ -51,7 +53,7 @@ def train_classifier(
         the RunDirectory; None after a dry run, or three runs.
     """
     images = options.images
-    sets = read_folders(data, images.strict_data)
+    sets = read_folders(data, images.strict_data, options.pictures)
     asked = Training(
         ckpt,
         options.restore,
@@ -59,7 +61,7 @@ def train_classifier(
         options.learning,
         options.run,
         options.devices,
-        others=(images,),
+        others=(images, options.pictures),
         named={"data": data, "model": model, "compare": compare},
     )
     if not compare:

@@ -76,12 +76,15 @@ class CrossEntropy(keras.losses.Loss):
         return ops.cast(ops.logical_and(weighs, ops.stop_gradient(losses) >= threshold), "float32")
 
 
-def class_weights(text: str | Sequence[float] | None, dataset: VOCSegmentation) -> list[float] | None:
+def class_weights(
+    text: str | Sequence[float] | None, dataset: VOCSegmentation, pixels: np.ndarray | None = None
+) -> list[float] | None:
     """What --class-weights says → one weight a class; None for None.
 
     Args:
         text: "balanced", which is pixels / (classes · pixels of the class) over the data set's masks; or the weights
             themselves, as a sequence or comma-separated; or a text file of them.
+        pixels: of each class, where they are counted already.
 
     Raises UserError for anything else, for another number of weights than classes, and for weights below 0.
     """
@@ -90,7 +93,7 @@ def class_weights(text: str | Sequence[float] | None, dataset: VOCSegmentation) 
     if not isinstance(text, str):
         text = ",".join(map(str, text))
     if text == "balanced":
-        return balanced_weights(pixel_counts(dataset))
+        return balanced_weights(pixel_counts(dataset) if pixels is None else pixels)
     try:
         content = text if "," in text else Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
         weights = [float(part) for part in content.replace(",", " ").split()]

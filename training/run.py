@@ -41,6 +41,7 @@ class Task:
         loss, metrics: of the compiled model; the loss is a CrossEntropy.
         pictures: a function of the model → a function () → uint8 RGB (H, W, 3) of some predictions, for TensorBoard
             and the report.
+        found: what was found of the data, said before the first step.
         whole: whether all of the model must come from the checkpoint, its head too.
     """
 
@@ -53,6 +54,7 @@ class Task:
     loss: CrossEntropy
     metrics: Sequence = ()
     pictures: Callable | None = None
+    found: str = ""
     whole: bool = False
 
 
@@ -103,8 +105,15 @@ def run_training(asked: Training, task: Task) -> RunDirectory | None:
 
 def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distribution) -> RunDirectory | None:
     _check_seen_by_all(run, distribution)
+    if task.found:
+        print(task.found, flush=True)
     recipe = asked.recipe
     resumes = run.last_step() > 0
+    if resumes and (before := run.config()["classes"]) != list(task.class_names):
+        raise UserError(
+            f"{run.path}: was started with the classes {', '.join(map(str, before))}; the data now has "
+            f"{', '.join(map(str, task.class_names))}. Name another --run-dir."
+        )
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
     ckpt = None if resumes else located(asked.ckpt)
@@ -193,8 +202,8 @@ def _fit(
         stop_step=steps,
         batch_size=asked.recipe.batch_size,
         log_every=asked.run.log_every,
-        save_every=asked.run.save_every,
-        eval_every=asked.run.eval_every,
+        save_every=asked.run.saves_every(steps),
+        eval_every=asked.run.evaluates_every(steps),
         keep=asked.run.keep,
         evaluate=validate,
         score_names=task.score_names,

@@ -7,11 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from data.images import DataError
 from data.pipeline import cached, training_batches
+from data.report import report_on
 from data.transforms import random_scale_crop_flip
 from data.voc import VOCSegmentation
 from engine.options import FIRST_STAGE, Recipe, SegmentationImages, SegmentationTraining
 from engine.run_directory import RunDirectory
+from engine.scans import scan_folder
 from inference import evaluation, opening
 from inference.metrics import SCORES
 from inference.predictor import ModelPredictor, crop_size_advice
@@ -44,10 +47,23 @@ def train_segmentation(
         UserError: what a user can mend, before anything is written or with what was written whole.
     """
     images, recipe, workers = options.images, options.recipe, options.run.workers
-    train_set = VOCSegmentation(data, images.train_set)
-    val_set = VOCSegmentation(data, images.val_set)
+    reading = {"ignore_label": images.ignore_label, **options.pictures.reading()}
+    train_set = VOCSegmentation(data, images.train_set, **reading)
+    val_set = VOCSegmentation(data, images.val_set, **reading)
+    found = report_on(
+        [train_set, val_set],
+        trains=True,
+        allow_absent=images.allow_absent,
+        allow_repeats=images.allow_repeats,
+        remember=scan_folder(),
+    )
+    try:
+        found.check()
+    except DataError:
+        print(found, flush=True)  # the table helps to see why
+        raise
     # The run keeps the numbers.
-    weights = class_weights(options.loss.class_weights, train_set)
+    weights = class_weights(options.loss.class_weights, train_set, found.train_pixels)
     loss = dataclasses.replace(options.loss, class_weights=None if weights is None else tuple(weights))
     asked = Training(
         ckpt,
@@ -56,14 +72,15 @@ def train_segmentation(
         options.learning,
         options.run,
         options.devices,
-        others=(options.architecture, images, loss),
+        others=(options.architecture, images, options.pictures, loss),
         named={"data": data, "stage2": stage2, "model": model},
     )
 
     def configure(checkpoint: str | None) -> opening.Told:
-        return opening.segmenter_to_train(
+        told = opening.segmenter_to_train(
             model, train_set.num_classes, checkpoint, options.restore.rename, options.architecture, all_of_it=stage2
         )
+        return opening.head_in_order(told, checkpoint, train_set.class_names)
 
     def pictures(network: keras.Model) -> Callable[[], np.ndarray]:
         predictor = ModelPredictor(network, val_set.class_names, images.eval_size)
@@ -78,6 +95,7 @@ def train_segmentation(
 
     task = Task(
         class_names=train_set.class_names,
+        found=str(found),
         configure=configure,
         build=build,
         batches=_batches(train_set, images, recipe, workers),

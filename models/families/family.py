@@ -20,11 +20,13 @@ class Change:
     """What is done to a variable's values after they were read, so that this project's network computes the same.
 
     words: what the report says, e.g. "permuted". shape: what `values` makes of a shape.
+    by_family: whether the family's way of writing is the reason, which the words then say.
     """
 
     words: str
     values: Callable[[np.ndarray], np.ndarray]
     shape: Callable[[tuple[int, ...]], tuple[int, ...]] = tuple
+    by_family: bool = True
 
 
 def _pooling_first(kernel: np.ndarray) -> np.ndarray:
@@ -113,7 +115,9 @@ class Translation:
     def words(self, variable: str) -> str:
         """What was done to the values of `variable`, for a report; empty for nothing."""
         change = self.changes.get(variable)
-        return f"{change.words} by {self.family}" if change else ""
+        if change is None:
+            return ""
+        return f"{change.words} by {self.family}" if change.by_family else change.words
 
 
 _BRANCH = re.compile(r"aspp([1-9])(_depthwise|_pointwise)?/")

@@ -42,9 +42,9 @@ def test_content_decides_what_is_an_image(root):
     dataset = ImageFolder(root, "train")
     assert [path.name for path, label in dataset.samples if label == 0] == ["b.dat", "disc_00000.jpg", "disc_00001.jpg"]
     assert [(path.name, reason) for path, reason in dataset.skipped] == [
-        ("a.jpg", "GIF; only JPEG and PNG are read"),
+        ("a.jpg", "GIF; only JPEG, PNG, BMP, TIFF and WEBP are read"),
         ("more", "a folder within a class folder"),
-        ("notes.png", "unknown content; only JPEG and PNG are read"),
+        ("notes.png", "unknown content; only JPEG, PNG, BMP, TIFF and WEBP are read"),
     ]
     with pytest.raises(DataError, match=r"(?s)3 files are not.*a\.jpg: GIF.*more: a folder.*notes\.png: unknown"):
         ImageFolder(root, "train", strict=True)
@@ -86,7 +86,7 @@ def test_split_without_classes_is_refused(root):
 def test_class_without_image_is_refused(root):
     (root / "train" / "empty").mkdir()
     (root / "train" / "empty" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="empty: holds no JPEG or PNG image"):
+    with pytest.raises(DataError, match="empty: holds no image: JPEG, PNG, BMP, TIFF and WEBP are read"):
         ImageFolder(root, "train")
 
 

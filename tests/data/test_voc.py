@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from data.images import DataError, image_format, read_image, write_whole
+from data.images import DataError, image_format, image_size, read_image, write_whole
 from data.sample import draw_voc
 from data.voc import IGNORE_LABEL, VOC_CLASSES, VOCSegmentation, colorize, mask_png, palette, read_mask, write_mask
 from errors import UserError
@@ -85,11 +85,33 @@ def test_grey_image_gets_three_channels(tmp_path):
     assert np.array_equal(read_image(tmp_path / "grey.png"), np.full((2, 3, 3), 7))
 
 
-def test_orientation_tag_does_not_turn_the_image(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6  # quarter turn
-    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (10, 20, 3)
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+def test_pictures_are_turned_as_viewers_turn_them(tmp_path, kind, orientation):
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+    exif, path = Image.Exif(), tmp_path / f"turned.{kind}"
+    exif[274] = orientation
+    Image.fromarray(pixels).save(path, exif=exif, **({"lossless": True} if kind == "webp" else {}))
+    stored = read_image(path, turn=False)
+    assert stored.shape == pixels.shape and np.abs(stored.astype(int) - pixels).mean() < 15
+    picture = Image.fromarray(stored)
+    picture.getexif()[274] = orientation
+    seen = np.asarray(ImageOps.exif_transpose(picture))  # Pillow's own way
+    assert np.array_equal(read_image(path), seen)
+    assert image_size(path) == seen.shape[:2] and image_size(path, turn=False) == stored.shape[:2]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_pictures_of_16_bits_are_refused_with_their_range_or_scaled(tmp_path, kind, shape):
+    values = np.full(shape, 450, np.uint16)
+    values[0, 0], values[1, 1] = 100, 800
+    cv2.imwrite(str(tmp_path / f"deep.{kind}"), values)
+    with pytest.raises(DataError, match=r"16 bits, here 100 … 800.*--picture-range 100,800"):
+        read_image(tmp_path / f"deep.{kind}")
+    image = read_image(tmp_path / f"deep.{kind}", picture_range=(200, 800))
+    assert image.dtype == np.uint8 and image.shape == (5, 7, 3)
+    assert (image[0, 0, 0], image[1, 1, 0], image[2, 2, 0]) == (0, 255, round(255 * 250 / 600))
 
 
 @settings(max_examples=40, deadline=None)
@@ -233,18 +255,26 @@ def test_dataset_reads_pairs(drawn):
     assert np.array_equal(mask, read_mask(drawn / "SegmentationClass" / "val_00001.png", 5))
 
 
-def test_without_class_names_the_classes_are_vocs(root):
+def test_without_class_names_the_classes_are_vocs_where_the_images_are_named_as_vocs(root):
     (sets(root) / "classes.txt").unlink()
-    assert VOCSegmentation(root, "val").class_names == VOC_CLASSES
-
-
-def test_masks_are_taken_from_aug_and_else_from_the_official_folder(root):
-    size = read_image(root / "JPEGImages" / "val_00000.jpg").shape[:2]
-    write_mask(root / "SegmentationClassAug" / "val_00000.png", np.full(size, 3, np.uint8))
-    (root / "SegmentationClassAug" / "val_00001.png").unlink()
+    with pytest.raises(DataError, match=r"no file names its classes, and they are not VOC's 21.*classes\.txt"):
+        VOCSegmentation(root, "val")
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
+        for file in (root / folder).glob("val_*"):
+            file.rename(file.with_name(f"2007_0{file.name[4:]}"))
+    (sets(root) / "val.txt").write_text("2007_000000\n2007_000001\n")
     dataset = VOCSegmentation(root, "val")
-    assert np.all(dataset[0][1] == 3)
-    assert np.array_equal(dataset[1][1], read_mask(root / "SegmentationClass" / "val_00001.png", 5))
+    assert dataset.class_names == VOC_CLASSES and "as all images are named as VOC's" in dataset.classes_from
+
+
+def test_masks_are_taken_from_the_official_folder_and_else_from_aug(root):
+    size = read_image(root / "JPEGImages" / "val_00000.jpg").shape[:2]
+    for name in ("val_00000", "val_00001"):
+        write_mask(root / "SegmentationClassAug" / f"{name}.png", np.full(size, 3, np.uint8))
+    (root / "SegmentationClass" / "val_00001.png").unlink()
+    dataset = VOCSegmentation(root, "val")
+    assert np.array_equal(dataset[0][1], read_mask(root / "SegmentationClass" / "val_00000.png", 5))
+    assert dataset.pairs[1].mask.parent.name == "SegmentationClassAug"
 
 
 @pytest.mark.parametrize("suffix", [".jpeg", ".png"])
@@ -309,7 +339,7 @@ def test_bad_class_names_are_refused(root, text, message):
 
 
 def test_mask_of_another_size_than_its_image_is_refused_when_read(root):
-    write_mask(root / "SegmentationClassAug" / "val_00000.png", np.zeros((9, 9), np.uint8))
+    write_mask(root / "SegmentationClass" / "val_00000.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(DataError, match=r"val_00000\.png: the mask is 9x9"):
         VOCSegmentation(root, "val")[0]
 

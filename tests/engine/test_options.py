@@ -145,7 +145,8 @@ def test_a_renamed_scope_that_is_named_twice_is_refused():
 
 def test_what_may_differ_when_a_run_is_continued():
     assert free_options(Run(), options.Devices(), Recipe(), options.SegmentationImages()) == {
-        *("run_dir", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache")
+        *("run_dir", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache"),
+        *("allow_absent", "allow_repeats"),
     }
 
 
@@ -158,3 +159,9 @@ def test_help_says_meaning_unit_paper_and_default():
 
 def test_a_changed_option_is_named():
     assert changed(Opening(output_stride=8), Looks(flip=True)) == ["output_stride", "flip"]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(30_000, 1000), (3000, 300), (100, 10), (4, 1)])
+def test_a_run_s_curve_has_ten_points_or_more(steps, expected):
+    assert Run().evaluates_every(steps) == expected and Run().saves_every(steps) == min(500, expected)
+    assert Run(eval_every=7, save_every=9).evaluates_every(steps) == 7

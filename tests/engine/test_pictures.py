@@ -20,6 +20,22 @@ def test_overlay_is_aligned_to_the_pixel():
     assert np.abs(painted[7, 0] - expected).max() <= 1
 
 
+def test_class_0_is_painted_where_it_is_something_of_its_own():
+    image, mask = np.full((20, 30, 3), 100, np.uint8), np.zeros((20, 30), np.uint8)
+    assert np.array_equal(overlay(image, mask), image)
+    assert (overlay(image, mask, paint_background=True) != image).all()
+    own, vocs = (overlay_with_legend(image, mask, names)[:20, :30] for names in (("sky", "tree"), VOC_CLASSES))
+    assert np.array_equal(own, overlay(image, mask, paint_background=True)) and np.array_equal(vocs, image)
+
+
+def test_a_dark_colour_has_a_border_on_dark_ground_only():
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:15, 10:20] = 4  # (0, 0, 128)
+    on_dark = overlay(np.full((20, 30, 3), 10, np.uint8), mask)
+    assert (on_dark[5, 10:20] > 200).all() and (on_dark[7, 12] < 100).all() and (on_dark[mask == 0] == 10).all()
+    assert (overlay(np.full((20, 30, 3), 120, np.uint8), mask)[5, 12, :2] < 100).all()
+
+
 def test_legend_shows_every_colour_and_breaks_lines():
     strip = legend(range(21), VOC_CLASSES, 400)
     colours = {tuple(colour) for colour in strip.reshape(-1, 3)}

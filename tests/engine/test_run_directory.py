@@ -28,9 +28,20 @@ def test_nothing_is_written_before_open(tmp_path):
 
 
 def test_same_arguments_continue_other_ones_are_refused(run):
+    (run.path / "model.ckpt-5.index").touch()
     RunDirectory(run.path, ARGUMENTS | {"workers": 4}, free=("workers",))
     with pytest.raises(RunError, match="steps: 10 → 20"):
         RunDirectory(run.path, ARGUMENTS | {"steps": 20}, free=("workers",))
+
+
+def test_a_run_that_saved_no_step_may_be_started_otherwise(run):
+    (run.path / "coverage.json").write_text("{}")
+    run.close()
+    other = RunDirectory(run.path, ARGUMENTS | {"steps": 20}, free=("workers",))
+    other.open()
+    other.start({"backbone": "other"}, ["background", "thing"])
+    other.close()
+    assert other.config()["arguments"]["steps"] == 20 and not (run.path / "coverage.json").exists()
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):

@@ -11,9 +11,18 @@ import pytest
 from engine.options import Architecture, Opening
 from engine.run_directory import RunDirectory, RunError, run_of
 from errors import UserError
-from inference.opening import asked_of, build_segmenter, open_segmenter, segmenter_of, segmenter_to_train
+from inference.opening import (
+    Told,
+    asked_of,
+    build_segmenter,
+    head_in_order,
+    open_segmenter,
+    segmenter_of,
+    segmenter_to_train,
+)
 from models.checkpoint import open_checkpoint, write_checkpoint
 from models.deeplab_v3 import BACKBONES, deeplab_v3
+from models.identify import Identity
 from models.preprocessing import preprocessing_of, slims_preprocessing
 from models.weight_init import named_variables, save_checkpoint
 from tests.golden_networks import GoldenFile, OpenWeights
@@ -225,6 +234,33 @@ def test_training_from_a_segmenter_begins_with_its_own_architecture():
     told = segmenter_to_train(None, 5, weights, {}, Architecture(output_stride=16))
     expected = {"num_classes": 5, "features": "block4", "head_activation": "none", "upsampling": "tf1"}
     assert told.config | expected == told.config
+
+
+@pytest.fixture
+def of_three(tmp_path):
+    """A run of three classes, and what is told of it."""
+    run = RunDirectory(tmp_path / "three", {})
+    run.open()
+    run.start({"backbone": "none"}, ["background", "cat", "dog"])
+    run.close()
+    return str(run.path), Told({}, Identity("resnet_v2_18", "resnet_v2_18", num_classes=3, segments=True))
+
+
+def test_a_head_s_classes_are_put_in_the_data_s_order_by_name(of_three):
+    path, told = of_three
+    ordered = head_in_order(told, path, ("dog", "background", "cat")).translation
+    logits = np.arange(6.0).reshape(1, 1, 2, 3)  # columns: background, cat, dog
+    assert ordered.values("logits/semantic/weights", logits).tolist() == [[[[2, 0, 1], [5, 3, 4]]]]
+    assert ordered.values("logits/semantic/biases", np.array([10, 11, 12])).tolist() == [12, 10, 11]
+    assert ordered.words("logits/semantic/biases") == "classes put in the data's order"
+    assert head_in_order(told, path, ("background", "cat", "dog")) is told
+
+
+def test_a_head_of_as_many_other_classes_is_said(of_three):
+    path, told = of_three
+    assumed = head_in_order(told, path, ("background", "sheep", "cow")).assumed
+    assert "background, cat, dog, become the data's, background, sheep, cow, by number" in assumed
+    assert head_in_order(told, path, ("background", "sheep")) is told  # its logits do not fit, and are new
 
 
 def test_a_network_that_cannot_be_built_is_a_user_s_mistake():

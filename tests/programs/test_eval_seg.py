@@ -35,6 +35,7 @@ def voc21(voc, tmp_path_factory):
     (root / "JPEGImages").symlink_to(voc / "JPEGImages")
     sets = root / "ImageSets" / "Segmentation"
     sets.mkdir(parents=True)
+    (sets / "classes.txt").write_text("\n".join(VOC_CLASSES))
     (sets / "test.txt").write_text((voc / "ImageSets/Segmentation/val.txt").read_text())
     return root
 
@@ -278,8 +279,6 @@ def test_what_cannot_be_written_is_told_before_a_model_is_opened(voc, tmp_path, 
 
 
 def test_another_number_of_classes_is_told_with_the_checkpoint(voc21, voc, first):
-    root = voc21 / "ImageSets" / "Segmentation"
-    assert not (root / "classes.txt").exists()
     with pytest.raises(UserError, match=r"first.ckpt: has 5 classes, .* has 21"):
         evaluate(voc21, "--ckpt", first, "--image-set", "test", "--predict-only", "--save-pred", voc / "p")
 

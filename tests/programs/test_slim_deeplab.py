@@ -31,7 +31,7 @@ def short():
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
     root = tmp_path_factory.mktemp("voc")
-    draw_voc(root, train=6, val=3)
+    draw_voc(root, train=8, val=3)
     return root
 
 
