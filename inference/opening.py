@@ -243,7 +243,11 @@ def head_in_order(told: Told, checkpoint: str | None, class_names: Sequence[str]
         return replace(told, assumed="; ".join(filter(None, (told.assumed, f"{said} (--exclude logits: a new head)"))))
     order = [theirs.index(name) for name in class_names]
     change = Change("classes put in the data's order", lambda values: values[..., order], by_family=False)
-    changes = {**told.translation.changes, "logits/semantic/weights": change, "logits/semantic/biases": change}
+    # Lite R-ASPP's decoder puts out the classes, twice.
+    lite = told.config.get("head") == "lr-aspp"
+    scopes = ("decoder/feature_projection0", "decoder/decoder_conv0") if lite else ("logits/semantic",)
+    ordered = {f"{scope}/{leaf}": change for scope in scopes for leaf in ("weights", "biases")}
+    changes = {**told.translation.changes, **ordered}
     translation = replace(told.translation, changes=changes)
     return replace(told, identity=replace(told.identity, translation=translation))
 

@@ -16,6 +16,7 @@ from inference.opening import (
     asked_of,
     build_segmenter,
     head_in_order,
+    load_segmenter,
     open_segmenter,
     segmenter_of,
     segmenter_to_train,
@@ -254,6 +255,20 @@ def test_a_head_s_classes_are_put_in_the_data_s_order_by_name(of_three):
     assert ordered.values("logits/semantic/biases", np.array([10, 11, 12])).tolist() == [12, 10, 11]
     assert ordered.words("logits/semantic/biases") == "classes put in the data's order"
     assert head_in_order(told, path, ("background", "cat", "dog")) is told
+
+
+def test_lite_r_aspp_s_classes_are_put_in_order_too(tmp_path):
+    config = {"backbone": "mobilenet_v3_small_seg", "num_classes": 3, "output_stride": 16, "head": "lr-aspp"}
+    run = RunDirectory(tmp_path, {"eval_size": 65, "steps": 7})
+    run.start(config, "abc")
+    save_checkpoint(build_segmenter(config), tmp_path / "model.ckpt-7")
+    told = segmenter_of(tmp_path / "model.ckpt-7")
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 65, 65, 3)).astype("float32")
+    plain, ordered = (
+        np.asarray(load_segmenter(tmp_path / "model.ckpt-7", each)[0](images))
+        for each in (told, head_in_order(told, tmp_path / "model.ckpt-7", ("c", "a", "b")))
+    )
+    np.testing.assert_array_equal(ordered, plain[..., [2, 0, 1]])
 
 
 def test_a_head_of_as_many_other_classes_is_said(of_three):
