@@ -13,6 +13,7 @@ Exit code: 0 when all agree, 1 when something departs, 2 when something could no
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 
 import command_line
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compares, and says whether all agree."""
     args = parse_arguments(argv)
     # oneDNN's choice of kernels rounds differently for either side: up to 2e-5 behind a batch norm of tiny variance.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if "tensorflow" not in sys.modules:  # which reads it once
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from porting.verify import verify
 
     return 0 if verify(args.old, args.image, command_line.chosen(args, Verification)) else 1

@@ -53,7 +53,7 @@ def test_what_costs_is_said_once_and_nothing_else(checkpoint, capsys):
 
 
 def test_a_training_says_it_of_both_of_its_sizes(tmp_path, capsys):
-    draw_voc(tmp_path, train=1, val=1)
+    draw_voc(tmp_path, train=8, val=1)  # eight have all classes
     for size, advised in ((512, True), (513, False)):
         options = SegmentationTraining(
             images=SegmentationImages(train_set="train", crop_size=size, eval_size=size),
