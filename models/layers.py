@@ -25,6 +25,7 @@ from models.network import (
     Scope,
     Unscoped,
     built_on_call,
+    record,
     recording,
     serializable,
     setting,
@@ -271,10 +272,30 @@ def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
     return ops.max_pool(x, size, strides=stride, padding="same")
 
 
-def classify(features: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
-    """Features (N, h, w, C) → float32 (N, num_classes): global mean, then the 1x1 convolution `logits`."""
-    x = logits(ops.mean(features, axis=(1, 2), keepdims=True))
-    return ops.cast(ops.squeeze(x, axis=(1, 2)), "float32")
+def classify(
+    features: Tensor, logits: Callable[[Tensor], Tensor], global_pool: bool = True, scope: str | None = None
+) -> Tensor:
+    """Features (N, h, w, C) → float32 (N, num_classes): global mean, then the 1x1 convolution `logits`.
+
+    Records slim's end points of a classifier: `global_pool` (N, 1, 1, C), the scores and, after softmax, the
+    predictions.
+
+    global_pool: False leaves the mean out and scores every place of the features: (N, h, w, num_classes).
+    scope: of a ResNet, which keeps its scores as `<scope>/spatial_squeeze`, where there is something to squeeze, and
+        `predictions`; None: of a MobileNet, `Logits` and `Predictions`.
+    """
+    x = features
+    if global_pool:
+        x = ops.mean(x, axis=(1, 2), keepdims=True)
+        record("global_pool", x)
+    x = logits(x)
+    x = ops.cast(ops.squeeze(x, axis=(1, 2)) if global_pool else x, "float32")
+    if scope is None:
+        record("Logits", x)
+    elif global_pool:
+        record(f"{scope}/spatial_squeeze", x)
+    record("Predictions" if scope is None else "predictions", x, ops.softmax)
+    return x
 
 
 UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")

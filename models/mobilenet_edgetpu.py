@@ -75,6 +75,7 @@ class MobileNetEdgeTPU(Network):
         depth_multiplier: on all channels, which are multiples of 8; published are 1.0 and, as "slim", 0.75.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -93,6 +94,7 @@ class MobileNetEdgeTPU(Network):
         depth_multiplier: float = 1.0,
         batch_norm_decay: float = 0.997,
         in_channels: int = 3,
+        global_pool: bool = True,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -103,12 +105,14 @@ class MobileNetEdgeTPU(Network):
             "depth_multiplier": depth_multiplier,
             "batch_norm_decay": batch_norm_decay,
             "in_channels": in_channels,
+            "global_pool": global_pool,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.in_channels = in_channels
+        self.global_pool = global_pool
         self.depth_multiplier = depth_multiplier
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu = {"batch_norm": norm, "activation": ops.relu}
@@ -157,7 +161,7 @@ class MobileNetEdgeTPU(Network):
     def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
-        return classify(x, self.classifier) if self.classifier else x
+        return classify(x, self.classifier, self.global_pool) if self.classifier else x
 
 
 def mobilenet_edgetpu(
@@ -167,6 +171,7 @@ def mobilenet_edgetpu(
     depth_multiplier: float = 1.0,
     batch_norm_decay: float = 0.997,
     in_channels: int = 3,
+    global_pool: bool = True,
     name: str = "MobilenetEdgeTPU",
 ) -> MobileNetEdgeTPU:
     """Builds MobileNet-EdgeTPU (slim's `mobilenet_v3`, `V3_EDGETPU`); its variables exist at once.
@@ -177,6 +182,7 @@ def mobilenet_edgetpu(
         depth_multiplier: on all channels, over 0; published are 1.0 and, as "slim", 0.75.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -185,6 +191,10 @@ def mobilenet_edgetpu(
     Raises:
         ValueError: another output stride.
     """
-    net = MobileNetEdgeTPU(name, num_classes, output_stride, depth_multiplier, batch_norm_decay, in_channels)
+    net = MobileNetEdgeTPU(
+        *(name, num_classes, output_stride, depth_multiplier, batch_norm_decay),
+        in_channels=in_channels,
+        global_pool=global_pool,
+    )
     net.build()
     return net

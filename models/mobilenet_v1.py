@@ -34,6 +34,7 @@ class MobileNetV1(Network):
         depth_multiplier: on all channels; published are 0.25, 0.5, 0.75 and 1.0.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.9997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -52,6 +53,7 @@ class MobileNetV1(Network):
         depth_multiplier: float = 1.0,
         batch_norm_decay: float = 0.9997,
         in_channels: int = 3,
+        global_pool: bool = True,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -62,12 +64,14 @@ class MobileNetV1(Network):
             "depth_multiplier": depth_multiplier,
             "batch_norm_decay": batch_norm_decay,
             "in_channels": in_channels,
+            "global_pool": global_pool,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.in_channels = in_channels
+        self.global_pool = global_pool
         self.depth_multiplier = depth_multiplier
         relu6 = {"batch_norm": {"epsilon": 1e-3, "decay": batch_norm_decay}, "activation": ops.relu6}
 
@@ -103,7 +107,7 @@ class MobileNetV1(Network):
     def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
-        return classify(x, self.classifier) if self.classifier else x
+        return classify(x, self.classifier, self.global_pool) if self.classifier else x
 
 
 def mobilenet_v1(
@@ -113,6 +117,7 @@ def mobilenet_v1(
     depth_multiplier: float = 1.0,
     batch_norm_decay: float = 0.9997,
     in_channels: int = 3,
+    global_pool: bool = True,
     name: str = "MobilenetV1",
 ) -> MobileNetV1:
     """Builds MobileNet v1 (paper, table 1; slim's `mobilenet_v1.mobilenet_v1`); its variables exist at once.
@@ -123,6 +128,7 @@ def mobilenet_v1(
         depth_multiplier: on all channels, over 0; published are 0.25, 0.5, 0.75 and 1.0.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.9997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -131,6 +137,10 @@ def mobilenet_v1(
     Raises:
         ValueError: another output stride.
     """
-    net = MobileNetV1(name, num_classes, output_stride, depth_multiplier, batch_norm_decay, in_channels)
+    net = MobileNetV1(
+        *(name, num_classes, output_stride, depth_multiplier, batch_norm_decay),
+        in_channels=in_channels,
+        global_pool=global_pool,
+    )
     net.build()
     return net

@@ -90,6 +90,7 @@ class MobileNetV2(Network):
         divisible_by: channels are rounded to multiples of it: 8 in slim's classifiers; 1 in research/deeplab where the
             depth multiplier is not 1. What a unit expands to is a multiple of 8 in both.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -110,6 +111,7 @@ class MobileNetV2(Network):
         batch_norm_decay: float = 0.997,
         divisible_by: int = 8,
         in_channels: int = 3,
+        global_pool: bool = True,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -124,12 +126,14 @@ class MobileNetV2(Network):
             "batch_norm_decay": batch_norm_decay,
             "divisible_by": divisible_by,
             "in_channels": in_channels,
+            "global_pool": global_pool,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.in_channels = in_channels
+        self.global_pool = global_pool
         self.depth_multiplier = depth_multiplier
         self.divisible_by = divisible_by
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
@@ -178,7 +182,7 @@ class MobileNetV2(Network):
     def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
-        return classify(x, self.classifier) if self.classifier else x
+        return classify(x, self.classifier, self.global_pool) if self.classifier else x
 
 
 def mobilenet_v2(
@@ -190,6 +194,7 @@ def mobilenet_v2(
     batch_norm_decay: float = 0.997,
     divisible_by: int = 8,
     in_channels: int = 3,
+    global_pool: bool = True,
     name: str = "MobilenetV2",
 ) -> MobileNetV2:
     """Builds MobileNet v2 (paper, table 2; slim's `mobilenet_v2.mobilenet`); its variables exist at once.
@@ -203,6 +208,7 @@ def mobilenet_v2(
         divisible_by: what channels are multiples of: 8 in slim's classifiers; 1 in research/deeplab where the depth
             multiplier is not 1.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -214,6 +220,7 @@ def mobilenet_v2(
     net = MobileNetV2(
         *(name, num_classes, output_stride, depth_multiplier, include_last_conv, batch_norm_decay, divisible_by),
         in_channels=in_channels,
+        global_pool=global_pool,
     )
     net.build()
     return net

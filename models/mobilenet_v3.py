@@ -156,6 +156,7 @@ class MobileNetV3(Network):
         output_stride: 8, 16 or 32: beyond it units dilate instead of striding.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, `out_channels`), or float32 logits
     (N, num_classes).
@@ -173,6 +174,7 @@ class MobileNetV3(Network):
         output_stride: int = 32,
         batch_norm_decay: float = 0.997,
         in_channels: int = 3,
+        global_pool: bool = True,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -186,12 +188,14 @@ class MobileNetV3(Network):
             "output_stride": output_stride,
             "batch_norm_decay": batch_norm_decay,
             "in_channels": in_channels,
+            "global_pool": global_pool,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/Logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.in_channels = in_channels
+        self.global_pool = global_pool
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         swish: dict[str, Any] = {"batch_norm": norm, "activation": hard_swish}
 
@@ -238,10 +242,11 @@ class MobileNetV3(Network):
     def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
-        return classify(x, self._classified) if self.classifier else x
-
-    def _classified(self, pooled: Tensor) -> Tensor:
-        return self.classifier(self.pooled_conv(pooled))
+        if self.classifier is None:
+            return x
+        # slim pools before Conv_2, and again behind it, where it keeps `global_pool`.
+        x = self.pooled_conv(ops.mean(x, axis=(1, 2), keepdims=True) if self.global_pool else x)
+        return classify(x, self.classifier, self.global_pool)
 
 
 def _mobilenet_v3(
@@ -251,6 +256,7 @@ def _mobilenet_v3(
     output_stride: int = 32,
     batch_norm_decay: float = 0.997,
     in_channels: int = 3,
+    global_pool: bool = True,
     name: str = "MobilenetV3",
 ) -> MobileNetV3:
     """Args:
@@ -258,6 +264,7 @@ def _mobilenet_v3(
         output_stride: input size over feature size: 8, 16 or 32; units beyond it dilate instead of striding.
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
         name: slim's scope, the first part of every variable's name.
 
     Returns:
@@ -267,7 +274,11 @@ def _mobilenet_v3(
     Raises:
         ValueError: another output stride, or a classifier on a net for segmentation.
     """
-    net = MobileNetV3(kind, name, num_classes, output_stride, batch_norm_decay, in_channels)
+    net = MobileNetV3(
+        *(kind, name, num_classes, output_stride, batch_norm_decay),
+        in_channels=in_channels,
+        global_pool=global_pool,
+    )
     net.build()
     return net
 

@@ -47,6 +47,16 @@ def recording(end_points: dict, only: "Module | None" = None) -> Iterator[dict]:
         yield end_points
 
 
+def record(key: str, output: Tensor, function: Callable[[Tensor], Tensor] | None = None) -> None:
+    """Writes what is no module's output under the key, where all end points are recorded.
+
+    function: what is written is what it makes of the output; not called where nothing is recorded.
+    """
+    for end_points, only in _recorders.get():
+        if only is None:
+            end_points[key] = function(output) if function else output
+
+
 def built_on_call() -> AbstractContextManager:
     """Within it, building a module leaves its children to their first call: what is not called has no variables."""
     return setting(_built_on_call, True)
@@ -147,6 +157,8 @@ class Network(Module, keras.Model):
 
     def end_points(self, images: Any) -> dict[str, Any]:
         """{slim's key: activation (N, h, w, C)} of one pass in inference mode over images (N, H, W, 3).
+
+        A classifier's scores and predictions are (N, num_classes).
 
         Of a `keras.Input` they are symbolic: outputs that a functional model can be made of.
         """

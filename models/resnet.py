@@ -160,6 +160,7 @@ class ResNet(Network):
         root: channels of the three 3x3 convolutions that research/deeplab's "beta" nets have in place of the 7x7 one;
             these nets are fed [-1, 1]. None for the 7x7.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
 
     Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → features (N, h, w, `out_channels`),
     after postnorm and ReLU for v2; or float32 logits (N, num_classes).
@@ -180,6 +181,7 @@ class ResNet(Network):
         width: int = 64,
         root: Sequence[int] | None = None,
         in_channels: int = 3,
+        global_pool: bool = True,
     ):
         super().__init__(name=name)
         if output_stride not in (4, 8, 16, 32):
@@ -198,6 +200,7 @@ class ResNet(Network):
             "width": width,
             "root": None if root is None else tuple(root),
             "in_channels": in_channels,
+            "global_pool": global_pool,
         }
         is_v1 = block in (BottleneckV1, LiteBottleneckV1)
         self.preprocessing = MEAN_SUBTRACTED if is_v1 and root is None else UNIT_RANGE
@@ -206,6 +209,7 @@ class ResNet(Network):
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.in_channels = in_channels
+        self.global_pool = global_pool
         self.norm = {"epsilon": 1e-5, "decay": batch_norm_decay}
 
         options: dict[str, Any] = {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {}
@@ -285,7 +289,7 @@ class ResNet(Network):
         x = self.features(images)
         if self.logits is None:
             return x
-        return classify(x, self.logits)
+        return classify(x, self.logits, self.global_pool, scope=self.path)
 
     @classmethod
     def _from_options(cls, options: dict[str, Any]) -> Self:
@@ -307,6 +311,7 @@ def _resnet(
     batch_norm_decay: float = 0.997,
     width: int = 64,
     in_channels: int = 3,
+    global_pool: bool = True,
     name: str | None = None,
 ) -> ResNet:
     """Args:
@@ -316,6 +321,7 @@ def _resnet(
         batch_norm_decay: of the moving statistics, under 1; slim's 0.997.
         width: channels of the root convolution, 64 in the paper; the blocks follow.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
         name: slim's scope, the first part of every variable's name; None: the builder's own name.
 
     Returns:
@@ -328,6 +334,7 @@ def _resnet(
     net = ResNet(
         *(name or scope, block, units, num_classes, output_stride, multi_grid, batch_norm_decay, width, root),
         in_channels=in_channels,
+        global_pool=global_pool,
     )
     net.build()
     return net

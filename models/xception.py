@@ -95,6 +95,7 @@ class Xception(Network):
         multi_grid: dilation factors of the last module's three convolutions; None for none.
         batch_norm_decay: of the moving statistics, under 1; research/deeplab's 0.9997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
 
     Call: float images (N, H, W, 3) in [-1, 1] → features (N, h, w, 2048), after ReLU; or float32 logits
     (N, num_classes).
@@ -115,6 +116,7 @@ class Xception(Network):
         multi_grid: Sequence[int] | None = None,
         batch_norm_decay: float = 0.9997,
         in_channels: int = 3,
+        global_pool: bool = True,
     ):
         super().__init__(name=name)
         if output_stride not in (8, 16, 32):
@@ -129,12 +131,14 @@ class Xception(Network):
             "multi_grid": None if multi_grid is None else tuple(multi_grid),
             "batch_norm_decay": batch_norm_decay,
             "in_channels": in_channels,
+            "global_pool": global_pool,
         }
         self.backbone_scope = name
         self.head_scopes = (f"{name}/logits",)
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.in_channels = in_channels
+        self.global_pool = global_pool
         self.out_channels = 2048
         # What a decoder is fed, of stride 4: the last map before the entry flow strides to 8.
         block = [stride for _, stride in entry].index(2, 1) + 1
@@ -179,7 +183,7 @@ class Xception(Network):
     def call(self, images: Tensor, training: bool | None = False) -> Tensor:
         """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
         x = self.features(images)
-        return x if self.logits is None else classify(x, self.logits)
+        return x if self.logits is None else classify(x, self.logits, self.global_pool, scope=self.path)
 
 
 def _blocks(modules: Sequence[Sequence[XceptionModule]]) -> list[Scope]:
@@ -200,6 +204,7 @@ def _xception(
     multi_grid: Sequence[int] | None = None,
     batch_norm_decay: float = 0.9997,
     in_channels: int = 3,
+    global_pool: bool = True,
     name: str | None = None,
 ) -> Xception:
     """Args:
@@ -208,6 +213,7 @@ def _xception(
         multi_grid: dilation factors of the last module's three convolutions; None: all 1.
         batch_norm_decay: of the moving statistics, under 1; research/deeplab's 0.9997.
         in_channels: of the images, where they are not RGB; `preprocessing` is for three.
+        global_pool: False has the classifier score every place of the features: (N, h, w, num_classes).
         name: the scope, the first part of every variable's name; None: the builder's own name.
 
     Returns:
@@ -217,7 +223,11 @@ def _xception(
     Raises:
         ValueError: another output stride, or a multi-grid of another length.
     """
-    net = Xception(name or scope, entry, middle, num_classes, output_stride, multi_grid, batch_norm_decay, in_channels)
+    net = Xception(
+        *(name or scope, entry, middle, num_classes, output_stride, multi_grid, batch_norm_decay),
+        in_channels=in_channels,
+        global_pool=global_pool,
+    )
     net.build()
     return net
 

@@ -15,6 +15,9 @@ _OUTPUTS = {
     *("Identity", "Squeeze", "Merge", "If", "StatelessIf"),
 }
 
+# End points of a classifier that slim calls otherwise than any of its tensors and scopes.
+_NO_TENSORS = {"global_pool", "Logits", "predictions", "Predictions"}
+
 _RESIZE = "ResizeBilinear"
 _LAYERS = {"expansion_output": "expand", "depthwise_output": "depthwise", "projection_output": "project"}
 
@@ -26,7 +29,7 @@ def find_end_points(
     ends = _ends(nodes, origin)
     called = {root: _pattern(scope) for root, scope in (scopes or {}).items()}
     by_root = defaultdict(list)
-    for key in keys:
+    for key in (key for key in keys if key not in _NO_TENSORS):
         roots = [scope for scope in called if within(key, scope)]
         root = max(roots, key=len, default=key.partition("/")[0])
         by_root[root].append((key, key.removeprefix(root)))

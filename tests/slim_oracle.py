@@ -164,7 +164,8 @@ def slim_restore(net, prefix, num_classes=None, *, momentum=False, ema=False, gl
 def slim_end_points(net, checkpoint, images, num_classes=None, *, output_stride=None, global_pool=True):
     """{key: array} of all that slim's graph, restored from `checkpoint`, makes of images (N, H, W, 3), in inference.
 
-    The keys are slim's own; v2 nets get `<net>/postnorm` (after its ReLU) beside them, which slim does not list.
+    The keys are slim's own; beside them v2 nets get `<net>/postnorm` (after its ReLU), which slim does not list, and
+    nets with a global pool get `global_pool`, which tf_slim, older than the models' repository, does not.
     With num_classes there are `<net>/logits` and `predictions` too: (N, 1, 1, C), or (N, h, w, C) unless global_pool.
     """
     images = np.asarray(images, "float32")
@@ -172,5 +173,7 @@ def slim_end_points(net, checkpoint, images, num_classes=None, *, output_stride=
     with _session(net, num_classes, images.shape, **kwargs) as (session, feed, _, end_points):
         if "_v2_" in net:
             end_points[f"{net}/postnorm"] = session.graph.get_tensor_by_name(f"{net}/postnorm/Relu:0")
+        if global_pool:
+            end_points["global_pool"] = session.graph.get_tensor_by_name(f"{net}/pool5:0")
         tf1.train.Saver(_model_variables()).restore(session, str(checkpoint))
         return session.run(dict(end_points), {feed: images})

@@ -55,19 +55,33 @@ def slim_checkpoint(slim, tmp_path_factory):
 def test_every_end_point_equals_slims(slim, slim_checkpoint, net, size, output_stride):
     images = images_of(size)
     expected = slim.slim_end_points(net, slim_checkpoint(net), images, 7, output_stride=output_stride)
-    expected.pop("predictions")  # slim's softmax over the logits
-    expected[f"{net}/logits"] = expected[f"{net}/logits"][:, 0, 0]
+    expected[f"{net}/spatial_squeeze"] = expected[f"{net}/logits"][:, 0, 0]
+    expected["predictions"] = expected["predictions"][:, 0, 0]
 
     model = getattr(resnet, net)(num_classes=7, output_stride=output_stride)
     checkpoint_guided_init(model, slim_checkpoint(net), strict=True)
     found = model.end_points(images)
-    found[f"{net}/logits"] = model(images, training=False)
 
     assert found.keys() == expected.keys()
     units = sum(key.endswith(("bottleneck_v2", "bottleneck_v1")) for key in expected)
     assert units == {"50": 16, "101": 33}[net.rpartition("_")[2]]
     for key, value in expected.items():
         assert largest_difference(found[key], value) < TOLERANCE, key
+
+
+@pytest.mark.parametrize("net", ["resnet_v2_50", "resnet_v1_50"])
+def test_without_a_global_pool_the_map_of_class_scores_equals_slims(slim, slim_checkpoint, net):
+    images = images_of((97, 65))
+    expected = slim.slim_end_points(net, slim_checkpoint(net), images, 7, global_pool=False)
+    assert expected[f"{net}/logits"].shape == (1, 4, 3, 7)
+
+    model = getattr(resnet, net)(num_classes=7, global_pool=False)
+    checkpoint_guided_init(model, slim_checkpoint(net), strict=True)
+    found = model.end_points(images)
+    assert found.keys() == expected.keys()
+    for key in (f"{net}/logits", "predictions"):
+        assert largest_difference(found[key], expected[key]) < TOLERANCE, key
+    assert largest_difference(model(images), expected[f"{net}/logits"]) < TOLERANCE
 
 
 # keras.applications
