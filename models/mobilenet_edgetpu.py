@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from keras import ops
 
-from models.layers import Conv2d, Module, Network, Scope, Tensor, classify, serializable, strides_and_dilations
+from models.backbone import Backbone
+from models.layers import Conv2d, Module, Scope, Tensor, serializable, strides_and_dilations
 from models.mobilenet_v2 import make_divisible
 from models.mobilenet_v3 import InvertedResidual
-from models.preprocessing import UNIT_RANGE
 
 # Expansion, channels, stride of the units whose expansion is a full 3x3 convolution.
 FUSED = (
@@ -65,7 +65,7 @@ class FusedInvertedResidual(Module):
 
 
 @serializable
-class MobileNetEdgeTPU(Network):
+class MobileNetEdgeTPU(Backbone):
     """Root convolution, nine fused and thirteen depthwise inverted residuals, the last 1x1 convolution, and on request
     the classifier; ReLU throughout.
 
@@ -83,9 +83,6 @@ class MobileNetEdgeTPU(Network):
     Raises ValueError for another output stride, and images of another type or shape.
     """
 
-    preprocessing = UNIT_RANGE
-    low_level = None  # research/deeplab has no decoder on it
-
     def __init__(
         self,
         name: str = "MobilenetEdgeTPU",
@@ -96,23 +93,10 @@ class MobileNetEdgeTPU(Network):
         in_channels: int = 3,
         global_pool: bool = True,
     ):
-        super().__init__(name=name)
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
-        self.options = {
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "depth_multiplier": depth_multiplier,
-            "batch_norm_decay": batch_norm_decay,
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-        }
-        self.backbone_scope = name
-        self.head_scopes = (f"{name}/Logits",)
-        self.num_classes = num_classes
-        self.output_stride = output_stride
-        self.in_channels = in_channels
-        self.global_pool = global_pool
+        super().__init__(
+            *(name, num_classes, output_stride, batch_norm_decay, in_channels, global_pool),
+            depth_multiplier=depth_multiplier,
+        )
         self.depth_multiplier = depth_multiplier
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         relu = {"batch_norm": norm, "activation": ops.relu}
@@ -143,9 +127,8 @@ class MobileNetEdgeTPU(Network):
             channels = out_channels
         self.out_channels = make_divisible(1280 * depth_multiplier)
         self.last_conv = Conv2d(channels, self.out_channels, 1, name="Conv_1", **relu)
-        self.classifier = None
         if num_classes is not None:
-            self.classifier = Scope("Logits", [Conv2d(self.out_channels, num_classes, 1, name="Conv2d_1c_1x1")])
+            self.logits = Scope("Logits", [Conv2d(self.out_channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
@@ -153,15 +136,6 @@ class MobileNetEdgeTPU(Network):
         for unit in self.units:
             x = unit(x)
         return self.last_conv(x)
-
-    def raw_features(self, images: Tensor) -> Tensor:
-        """The same as `features`: nothing stands between the last unit and the head."""
-        return self.features(images)
-
-    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
-        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
-        x = self.features(images)
-        return classify(x, self.classifier, self.global_pool) if self.classifier else x
 
 
 def mobilenet_edgetpu(

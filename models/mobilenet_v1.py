@@ -6,8 +6,8 @@ https://arxiv.org/abs/1704.04861.
 
 from keras import ops
 
-from models.layers import Conv2d, DepthwiseConv2d, Network, Scope, Tensor, classify, serializable, strides_and_dilations
-from models.preprocessing import UNIT_RANGE
+from models.backbone import Backbone
+from models.layers import Conv2d, DepthwiseConv2d, Scope, Tensor, serializable, strides_and_dilations
 
 # Channels and stride of each separable convolution, at depth multiplier 1 (paper, table 1).
 SEPARABLE_CONVOLUTIONS = (
@@ -25,7 +25,7 @@ def scaled_channels(channels: float, depth_multiplier: float) -> int:
 
 
 @serializable
-class MobileNetV1(Network):
+class MobileNetV1(Backbone):
     """Root convolution, thirteen separable ones (3x3 depthwise, 1x1 pointwise), and on request the classifier.
 
     Args:
@@ -42,7 +42,6 @@ class MobileNetV1(Network):
     Raises ValueError for another output stride, and images of another type or shape.
     """
 
-    preprocessing = UNIT_RANGE
     low_level = "Conv2d_3_pointwise"  # of stride 4; research/deeplab has no v1
 
     def __init__(
@@ -55,23 +54,10 @@ class MobileNetV1(Network):
         in_channels: int = 3,
         global_pool: bool = True,
     ):
-        super().__init__(name=name)
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
-        self.options = {
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "depth_multiplier": depth_multiplier,
-            "batch_norm_decay": batch_norm_decay,
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-        }
-        self.backbone_scope = name
-        self.head_scopes = (f"{name}/Logits",)
-        self.num_classes = num_classes
-        self.output_stride = output_stride
-        self.in_channels = in_channels
-        self.global_pool = global_pool
+        super().__init__(
+            *(name, num_classes, output_stride, batch_norm_decay, in_channels, global_pool),
+            depth_multiplier=depth_multiplier,
+        )
         self.depth_multiplier = depth_multiplier
         relu6 = {"batch_norm": {"epsilon": 1e-3, "decay": batch_norm_decay}, "activation": ops.relu6}
 
@@ -89,9 +75,8 @@ class MobileNetV1(Network):
             channels = out_channels
         self.convolutions = layers
         self.out_channels = channels
-        self.classifier = None
         if num_classes is not None:
-            self.classifier = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
+            self.logits = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
@@ -99,15 +84,6 @@ class MobileNetV1(Network):
         for layer in self.convolutions:
             x = layer(x)
         return x
-
-    def raw_features(self, images: Tensor) -> Tensor:
-        """The same as `features`: nothing stands between the last unit and the head."""
-        return self.features(images)
-
-    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
-        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
-        x = self.features(images)
-        return classify(x, self.classifier, self.global_pool) if self.classifier else x
 
 
 def mobilenet_v1(

@@ -7,18 +7,16 @@ from collections.abc import Mapping
 
 from keras import ops
 
+from models.backbone import Backbone
 from models.layers import (
     Conv2d,
     DepthwiseConv2d,
     Module,
-    Network,
     Scope,
     Tensor,
-    classify,
     serializable,
     strides_and_dilations,
 )
-from models.preprocessing import UNIT_RANGE
 
 # Channels and stride of each inverted residual, at depth multiplier 1 (paper, table 2).
 INVERTED_RESIDUALS = (
@@ -78,7 +76,7 @@ class InvertedResidual(Module):
 
 
 @serializable
-class MobileNetV2(Network):
+class MobileNetV2(Backbone):
     """Root convolution, seventeen inverted residuals, and on request the last 1x1 convolution and the classifier.
 
     Args:
@@ -98,7 +96,6 @@ class MobileNetV2(Network):
     Raises ValueError for another output stride, a classifier without `Conv_1`, and images of another type or shape.
     """
 
-    preprocessing = UNIT_RANGE
     low_level = "expanded_conv_2/depthwise"  # of stride 4: what research/deeplab feeds its decoder
 
     def __init__(
@@ -113,27 +110,14 @@ class MobileNetV2(Network):
         in_channels: int = 3,
         global_pool: bool = True,
     ):
-        super().__init__(name=name)
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
+        super().__init__(
+            *(name, num_classes, output_stride, batch_norm_decay, in_channels, global_pool),
+            depth_multiplier=depth_multiplier,
+            include_last_conv=include_last_conv,
+            divisible_by=divisible_by,
+        )
         if num_classes is not None and not include_last_conv:
             raise ValueError(f"without Conv_1 there is no classifier. Received: num_classes={num_classes}")
-        self.options = {
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "depth_multiplier": depth_multiplier,
-            "include_last_conv": include_last_conv,
-            "batch_norm_decay": batch_norm_decay,
-            "divisible_by": divisible_by,
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-        }
-        self.backbone_scope = name
-        self.head_scopes = (f"{name}/Logits",)
-        self.num_classes = num_classes
-        self.output_stride = output_stride
-        self.in_channels = in_channels
-        self.global_pool = global_pool
         self.depth_multiplier = depth_multiplier
         self.divisible_by = divisible_by
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
@@ -164,9 +148,8 @@ class MobileNetV2(Network):
             self.last_conv = Conv2d(channels, last, 1, name="Conv_1", **relu6)
             channels = last
         self.out_channels = channels
-        self.classifier = None
         if num_classes is not None:
-            self.classifier = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
+            self.logits = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
@@ -174,15 +157,6 @@ class MobileNetV2(Network):
         for unit in self.units:
             x = unit(x)
         return self.last_conv(x) if self.last_conv else x
-
-    def raw_features(self, images: Tensor) -> Tensor:
-        """The same as `features`: nothing stands between the last unit and the head."""
-        return self.features(images)
-
-    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
-        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
-        x = self.features(images)
-        return classify(x, self.classifier, self.global_pool) if self.classifier else x
 
 
 def mobilenet_v2(

@@ -8,20 +8,18 @@ from typing import Any
 
 from keras import ops
 
+from models.backbone import Backbone
 from models.layers import (
     Conv2d,
     DepthwiseConv2d,
     Module,
-    Network,
     Scope,
     Tensor,
-    classify,
     serializable,
     strides_and_dilations,
     with_options_of,
 )
 from models.mobilenet_v2 import make_divisible
-from models.preprocessing import UNIT_RANGE
 
 
 def hard_swish(x: Tensor) -> Tensor:
@@ -147,7 +145,7 @@ class InvertedResidual(Module):
 
 
 @serializable
-class MobileNetV3(Network):
+class MobileNetV3(Backbone):
     """Root convolution, inverted residuals, the last 1x1 convolution, and on request the classifier.
 
     Args:
@@ -164,8 +162,6 @@ class MobileNetV3(Network):
     Raises ValueError for another output stride, and images of another type or shape.
     """
 
-    preprocessing = UNIT_RANGE
-
     def __init__(
         self,
         kind: str,
@@ -176,26 +172,10 @@ class MobileNetV3(Network):
         in_channels: int = 3,
         global_pool: bool = True,
     ):
-        super().__init__(name=name)
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
+        super().__init__(*(name, num_classes, output_stride, batch_norm_decay, in_channels, global_pool), kind=kind)
         units, last_channels, self.low_level = KINDS[kind]
         if num_classes is not None and last_channels is None:
             raise ValueError(f"the nets for segmentation have no classifier. Received: num_classes={num_classes}")
-        self.options = {
-            "kind": kind,
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "batch_norm_decay": batch_norm_decay,
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-        }
-        self.backbone_scope = name
-        self.head_scopes = (f"{name}/Logits",)
-        self.num_classes = num_classes
-        self.output_stride = output_stride
-        self.in_channels = in_channels
-        self.global_pool = global_pool
         norm = {"epsilon": 1e-3, "decay": batch_norm_decay}
         swish: dict[str, Any] = {"batch_norm": norm, "activation": hard_swish}
 
@@ -223,10 +203,9 @@ class MobileNetV3(Network):
         self.out_channels = 6 * channels
         self.last_conv = Conv2d(channels, self.out_channels, 1, name="Conv_1", **swish)
         self.pooled_conv: Any = None
-        self.classifier: Any = None
         if last_channels is not None and num_classes is not None:
             self.pooled_conv = Conv2d(self.out_channels, last_channels, 1, activation=hard_swish, name="Conv_2")
-            self.classifier = Scope("Logits", [Conv2d(last_channels, num_classes, 1, name="Conv2d_1c_1x1")])
+            self.logits = Scope("Logits", [Conv2d(last_channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
@@ -235,18 +214,11 @@ class MobileNetV3(Network):
             x = unit(x)
         return self.last_conv(x)
 
-    def raw_features(self, images: Tensor) -> Tensor:
-        """The same as `features`: nothing stands between the last unit and the head."""
-        return self.features(images)
-
-    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
-        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
-        x = self.features(images)
-        if self.classifier is None:
-            return x
+    def scores(self, features: Tensor) -> Tensor:
+        """Features (N, h, w, C) → logits (N, num_classes)."""
         # slim pools before Conv_2, and again behind it, where it keeps `global_pool`.
-        x = self.pooled_conv(ops.mean(x, axis=(1, 2), keepdims=True) if self.global_pool else x)
-        return classify(x, self.classifier, self.global_pool)
+        pooled = ops.mean(features, axis=(1, 2), keepdims=True) if self.global_pool else features
+        return super().scores(self.pooled_conv(pooled))
 
 
 def _mobilenet_v3(

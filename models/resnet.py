@@ -13,14 +13,13 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from models.backbone import Backbone
 from models.layers import (
     BatchNorm,
     Conv2d,
     Module,
-    Network,
     Scope,
     Tensor,
-    classify,
     max_pool,
     serializable,
     subsample,
@@ -143,7 +142,7 @@ Block = type[BasicBlock] | type[Bottleneck] | type[BottleneckV1] | type[LiteBott
 
 
 @serializable
-class ResNet(Network):
+class ResNet(Backbone):
     """Root convolution, four blocks of residual units, and, when asked, slim's classifier.
 
     Args:
@@ -169,6 +168,9 @@ class ResNet(Network):
     images of another type or shape.
     """
 
+    output_strides = (4, 8, 16, 32)
+    logits_scope = "logits"
+
     def __init__(
         self,
         name: str,
@@ -183,33 +185,20 @@ class ResNet(Network):
         in_channels: int = 3,
         global_pool: bool = True,
     ):
-        super().__init__(name=name)
-        if output_stride not in (4, 8, 16, 32):
-            raise ValueError(f"output_stride must be 4, 8, 16 or 32. Received: {output_stride}")
+        super().__init__(
+            *(name, num_classes, output_stride, batch_norm_decay, in_channels, global_pool),
+            block=keras.saving.get_registered_name(block),
+            units=tuple(units),
+            multi_grid=None if multi_grid is None else tuple(multi_grid),
+            width=width,
+            root=None if root is None else tuple(root),
+        )
         if multi_grid is not None and len(multi_grid) != units[3]:
             raise ValueError(
                 f"multi_grid needs one factor for each of block4's {units[3]} units. Received: {multi_grid}"
             )
-        self.options = {
-            "block": keras.saving.get_registered_name(block),
-            "units": tuple(units),
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "multi_grid": None if multi_grid is None else tuple(multi_grid),
-            "batch_norm_decay": batch_norm_decay,
-            "width": width,
-            "root": None if root is None else tuple(root),
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-        }
         is_v1 = block in (BottleneckV1, LiteBottleneckV1)
         self.preprocessing = MEAN_SUBTRACTED if is_v1 and root is None else UNIT_RANGE
-        self.backbone_scope = name
-        self.head_scopes = (f"{name}/logits",)
-        self.num_classes = num_classes
-        self.output_stride = output_stride
-        self.in_channels = in_channels
-        self.global_pool = global_pool
         self.norm = {"epsilon": 1e-5, "decay": batch_norm_decay}
 
         options: dict[str, Any] = {"batch_norm": self.norm, "activation": ops.relu} if is_v1 else {}
@@ -226,7 +215,8 @@ class ResNet(Network):
         self.postnorm = None if is_v1 else BatchNorm(self.channels, activation=ops.relu, name="postnorm", **self.norm)
         if self.postnorm:
             self.postnorm.end_point = ""
-        self.logits = None if num_classes is None else conv1x1(self.channels, num_classes, name="logits")
+        if num_classes is not None:
+            self.logits = conv1x1(self.channels, num_classes, name="logits")
 
     @staticmethod
     def _make_root(
@@ -283,13 +273,6 @@ class ResNet(Network):
         """What a head is to be fed (N, h, w, C)."""
         x = self.raw_features(images)
         return self.postnorm(x) if self.postnorm else x
-
-    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
-        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
-        x = self.features(images)
-        if self.logits is None:
-            return x
-        return classify(x, self.logits, self.global_pool, scope=self.path)
 
     @classmethod
     def _from_options(cls, options: dict[str, Any]) -> Self:

@@ -10,19 +10,17 @@ from typing import Any
 
 from keras import ops
 
+from models.backbone import Backbone
 from models.layers import (
     Conv2d,
     DepthwiseConv2d,
     Module,
-    Network,
     Scope,
     Tensor,
-    classify,
     serializable,
     strides_and_dilations,
     with_options_of,
 )
-from models.preprocessing import UNIT_RANGE
 
 
 class XceptionModule(Module):
@@ -82,7 +80,7 @@ class XceptionModule(Module):
 
 
 @serializable
-class Xception(Network):
+class Xception(Backbone):
     """Root of two convolutions, entry, middle and exit flow of modules, and, when asked, the classifier.
 
     Args:
@@ -104,7 +102,7 @@ class Xception(Network):
     shape.
     """
 
-    preprocessing = UNIT_RANGE
+    logits_scope = "logits"
 
     def __init__(
         self,
@@ -118,27 +116,14 @@ class Xception(Network):
         in_channels: int = 3,
         global_pool: bool = True,
     ):
-        super().__init__(name=name)
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32. Received: {output_stride}")
+        super().__init__(
+            *(name, num_classes, output_stride, batch_norm_decay, in_channels, global_pool),
+            entry=tuple(tuple(block) for block in entry),
+            middle=middle,
+            multi_grid=None if multi_grid is None else tuple(multi_grid),
+        )
         if multi_grid is not None and len(multi_grid) != 3:
             raise ValueError(f"multi_grid needs one factor for each of three convolutions. Received: {multi_grid}")
-        self.options = {
-            "entry": tuple(tuple(block) for block in entry),
-            "middle": middle,
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "multi_grid": None if multi_grid is None else tuple(multi_grid),
-            "batch_norm_decay": batch_norm_decay,
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-        }
-        self.backbone_scope = name
-        self.head_scopes = (f"{name}/logits",)
-        self.num_classes = num_classes
-        self.output_stride = output_stride
-        self.in_channels = in_channels
-        self.global_pool = global_pool
         self.out_channels = 2048
         # What a decoder is fed, of stride 4: the last map before the entry flow strides to 8.
         block = [stride for _, stride in entry].index(2, 1) + 1
@@ -170,20 +155,12 @@ class Xception(Network):
         )
         self.middle_flow = Scope("middle_flow", _blocks([units[len(entry) : -2]]))
         self.exit_flow = Scope("exit_flow", _blocks([[unit] for unit in units[-2:]]))
-        self.logits = None if num_classes is None else Conv2d(2048, num_classes, 1, name="logits")
+        if num_classes is not None:
+            self.logits = Conv2d(2048, num_classes, 1, name="logits")
 
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
         return self.exit_flow(self.middle_flow(self.entry_flow(images)))
-
-    def raw_features(self, images: Tensor) -> Tensor:
-        """The same as `features`: nothing stands between the last unit and the head."""
-        return self.features(images)
-
-    def call(self, images: Tensor, training: bool | None = False) -> Tensor:
-        """Images (N, H, W, 3) → features (N, h, w, `out_channels`), or logits (N, num_classes)."""
-        x = self.features(images)
-        return x if self.logits is None else classify(x, self.logits, self.global_pool, scope=self.path)
 
 
 def _blocks(modules: Sequence[Sequence[XceptionModule]]) -> list[Scope]:
