@@ -2,10 +2,14 @@
 
 import hashlib
 import io
+import itertools
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -22,6 +26,7 @@ from errors import UserError
 from tests.loopback import Server
 from tests.short_mobilenet import shortened
 
+ROOT = Path(__file__).parents[2]
 TRAIN = ["2007_000032", "2007_000039", "2007_000063"]
 VAL = ["2007_000033", "2007_000042"]
 NO_MASKS = [
@@ -253,6 +258,55 @@ def test_killed_on_the_way_the_bytes_are_the_same(unbroken, given, here, monkeyp
     assert kills >= 20
     prepare_data.main(["voc", "--out", "VOC2012", *given])
     assert tree(here / "VOC2012") == unbroken
+
+
+KILLED = """
+import os, signal, sys
+import prepare_data
+from data.prepare import voc
+
+voc_md5, sbd_md5, left, *words = sys.argv[1:]
+voc.VOC, voc.SBD = (
+    voc.Archive(known.address, md5, known.root) for known, md5 in ((voc.VOC, voc_md5), (voc.SBD, sbd_md5))
+)
+left = int(left)
+
+def die_at_the_last(event, arguments):
+    global left
+    writes = event == "os.rename" or event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if writes and "prepared" in str(arguments[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die_at_the_last)
+prepare_data.main(words)
+"""
+
+
+def test_twenty_processes_killed_between_download_and_lists(archives, given, unbroken, tmp_path):
+    """Each at another one of its own openings and renamings, of what it downloads and of what it makes."""
+    out = tmp_path / "prepared" / "VOC2012"
+    md5s = [hashlib.md5(content).hexdigest() for content in archives.values()]
+    server = Server(archives, breaks=[50_000] * 3)
+    codes = []
+    with server.running() as address:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            downloads.CACHE: str(tmp_path / "prepared" / "cache"),
+            downloads.MIRROR: address,
+        }
+        for allowed in itertools.islice(itertools.cycle(range(1, 12)), 100):
+            words = [sys.executable, "-c", KILLED, *md5s, str(allowed), "voc", "--out", str(out)]
+            child = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+            codes.append(child.returncode)
+            if child.returncode != -signal.SIGKILL:
+                break
+            assert not (out / "ImageSets" / "Segmentation" / "trainaug.txt").exists()
+    assert codes[-1] == 0, child.stderr
+    assert len(codes) > 20
+    assert any(first_byte for _, first_byte in server.asked)  # a later process went on where one had been killed
+    assert tree(out) == unbroken
 
 
 def test_a_second_call_does_nothing(unbroken, tmp_path):
