@@ -86,7 +86,7 @@ def show_coverage(args: argparse.Namespace, checkpoint: Any, rename: Mapping[str
 
 def write_json(path: str, document: Any) -> None:
     """Writes what was found, whole or not at all."""
-    from data.images import write_whole
+    from files.writing import write_whole
 
     try:
         write_whole(path, json.dumps(document, indent=1).encode())

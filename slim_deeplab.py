@@ -101,7 +101,7 @@ class Prediction:
 
     def save(self, path: str | Path) -> Path:
         """Writes the overlay with its legend as a PNG, whole or not at all; → where."""
-        from data.images import write_whole
+        from files.writing import write_whole
 
         write_whole(Path(path), self._repr_png_())
         return Path(path)

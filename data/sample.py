@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.images import DataError, write_whole
+from data.images import DataError
 from data.voc import IGNORE_LABEL, write_mask
+from files.writing import write_whole
 
 SHAPES = ("disc", "square", "triangle", "star")
 CLASS_NAMES = ("background", *SHAPES)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from data.images import write_whole
 from data.report import report_on
 from data.voc import VOCSegmentation, unnamed
 from engine.charts import confusion_picture, trimap_picture
@@ -21,6 +20,7 @@ from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from engine.pictures import png
 from engine.scans import scan_folder
 from errors import UserError
+from files.writing import write_whole
 from inference import evaluation
 from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class

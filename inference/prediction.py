@@ -15,13 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from data.class_names import read_class_names
-from data.images import IMAGE_SUFFIXES, DataError, beside, image_size, read_image, write_whole
+from data.images import IMAGE_SUFFIXES, DataError, image_size, read_image
 from data.voc import write_mask
 from engine.kinds import changed, flag
 from engine.options import Looks, Opening, Pictures
 from engine.pictures import BACKGROUND, legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
+from files.writing import beside, write_whole
 from inference.protocols import Predictor
 
 T = TypeVar("T")

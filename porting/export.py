@@ -18,8 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data.images import read_image, write_whole
+from data.images import read_image
 from data.sample import draw_voc
+from files.writing import write_whole
 from inference.opening import OpenedSegmenter
 from inference.predictor import ModelPredictor
 from inference.runtimes import DESCRIPTION, Export, ExportError, LiteExport, open_export, read_description, require

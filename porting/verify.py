@@ -10,11 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from data.images import read_image, write_whole
+from data.images import read_image
 from engine.kinds import flag
 from engine.options import Verification
 from engine.published import located
 from errors import UserError
+from files.writing import write_whole
 from inference.opening import Told, asked_of, build_segmenter, checkpoint_identity, segmenter_of
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.identify import Identity, identify
