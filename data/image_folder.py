@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from data.images import DataError, image_format, read_image
+from data.images import IMAGE_FORMATS, DataError, image_format, read_image
 
-_READABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-_SAID = f"{', '.join(_READABLE[:-1])} and {_READABLE[-1]}"
+_SAID = f"{', '.join(IMAGE_FORMATS[:-1])} and {IMAGE_FORMATS[-1]}"
 
 
 class ImageFolder:
@@ -23,7 +22,7 @@ class ImageFolder:
         split: such as "train" or "val".
         strict: raise instead of skipping.
         class_names: the classes in label order, such as the training split's; None takes the folders' names, sorted.
-        turn, picture_range: as of `data.images.read_image`.
+        turn, picture_range, accept_damaged: as of `data.images.read_image`.
 
     Attributes:
         samples: [(path, label)], class by class, sorted.
@@ -44,9 +43,10 @@ class ImageFolder:
         *,
         turn: bool = True,
         picture_range: tuple[float, float] | None = None,
+        accept_damaged: bool = False,
     ) -> None:
         self.root, self.split = Path(root), split
-        self.turn, self.picture_range = turn, picture_range
+        self.turn, self.picture_range, self.accept_damaged = turn, picture_range, accept_damaged
         folder = self.root / split
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder. Images belong in ROOT/{split}/CLASS/.")
@@ -69,7 +69,10 @@ class ImageFolder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns (image, label): uint8 (H, W, 3) RGB and an int."""
         path, label = self.samples[index]
-        return read_image(path, turn=self.turn, picture_range=self.picture_range), label
+        return self._read(path), label
+
+    def _read(self, path: Path) -> np.ndarray:
+        return read_image(path, turn=self.turn, picture_range=self.picture_range, accept_damaged=self.accept_damaged)
 
     def files(self, index: int) -> list[Path]:
         """The files that `dataset[index]` reads."""
@@ -78,7 +81,7 @@ class ImageFolder:
     @property
     def reading(self) -> tuple[Any, ...]:
         """What else a sample depends on."""
-        return self.turn, self.picture_range
+        return self.turn, self.picture_range, self.accept_damaged
 
     def _add_class(self, folder: Path) -> None:
         if folder.name not in self.class_names:
@@ -104,4 +107,4 @@ def _why_not(path: Path) -> str | None:
     if not path.is_file():
         return "a folder within a class folder"
     kind = image_format(path)
-    return None if kind in _READABLE else f"{kind or 'unknown content'}; only {_SAID} are read"
+    return None if kind in IMAGE_FORMATS else f"{kind or 'unknown content'}; only {_SAID} are read"
