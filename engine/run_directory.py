@@ -19,7 +19,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.run_records import RunConfig, read_config, read_coverage, read_log
 from errors import UserError
+from files.records import RecordError, sealed
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
 from models.weight_init import LOADED, Report, model_guided_init, save_checkpoint
 
@@ -106,7 +108,7 @@ class RunDirectory:
         """Whether a step was ever saved; a run without one has nothing to lose by being started otherwise."""
         return any(any(folder.glob("model.ckpt-*")) for folder in (self.path, self.best))
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """What config.json holds."""
         return read_config(self.path)
 
@@ -115,17 +117,15 @@ class RunDirectory:
         (self.path / "coverage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         if report is not None:
-            self.write("coverage.json", report.to_json())
+            self.write("coverage.json", sealed(report.document()))
         config = {"arguments": self.arguments, "model": model_config, "classes": list(class_names)}
-        self.write("config.json", json.dumps(config, indent=1))
+        self.write("config.json", sealed(config))
 
     def restored_names(self) -> set[str]:
         """Names of the model's variables that the run's initialization restored, by its coverage.json."""
-        path = self.path / "coverage.json"
-        if not path.is_file():
-            return set()
-        entries = json.loads(path.read_text())["entries"]
-        return {entry["variable"] for entry in entries if entry["status"] == LOADED}
+        coverage = read_coverage(self.path)
+        entries = [] if coverage is None else coverage["entries"]
+        return {entry["variable"] for entry in entries if entry["status"] == LOADED and entry["variable"]}
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the run beside and renames it."""
@@ -143,9 +143,9 @@ class RunDirectory:
         """Puts the last checkpoint into model and optimizer, whole; returns its step."""
         model_guided_init(model, self.path, strict=True)
         with open_checkpoint(self.path) as checkpoint:
-            step = int(checkpoint.read("global_step"))
+            step = _step_in(checkpoint, _step(find_prefix(self.path)))
             for name, slot in optimizer.slots(_names(model)).items():
-                slot.assign(checkpoint.read(f"{name}/Momentum"))
+                slot.assign(_slot_in(checkpoint, f"{name}/Momentum", tuple(slot.shape)))
         optimizer.iterations.assign(step)
         return step
 
@@ -175,11 +175,7 @@ class RunDirectory:
 
     def log_rows(self) -> list[dict[str, str]]:
         """[{column: text}] of log.csv, whole rows only."""
-        if not self._log.is_file():
-            return []
-        text = self._log.read_text()
-        whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a line
-        return list(csv.DictReader(io.StringIO(whole)))
+        return read_log(self._log)
 
     def cut_log(self, step: int) -> None:
         """Drops the rows behind `step`: they are about to be trained again."""
@@ -213,16 +209,6 @@ class FollowedRun(RunDirectory):
     open = close = start = write = save = save_best = cut_log = log = _nothing
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """{"arguments": …, "model": …, "classes": …} of the run in `folder`; RunError when it cannot be read."""
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        return {key: config[key] for key in ("arguments", "model", "classes")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read as a run's configuration ({error})") from error
-
-
 _OWN_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index|\.data-.*)?$")
 _OWN_FILES = ("log.csv", "coverage.json", "run.lock")
 
@@ -230,8 +216,8 @@ _OWN_FILES = ("log.csv", "coverage.json", "run.lock")
 def run_of(checkpoint: Any) -> Path | None:
     """The run directory that a user named, itself or by one of its checkpoints, or None.
 
-    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RunError for a run whose
-    `config.json` cannot be read.
+    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RecordError for a run
+    whose `config.json` cannot be read.
     """
     if not isinstance(checkpoint, str | os.PathLike):
         return None  # one that is open already
@@ -249,7 +235,7 @@ def _is_run(folder: Path) -> bool:
         return False
     try:
         read_config(folder)
-    except RunError:  # of another program, unless one of ours lies beside it
+    except RecordError:  # of another program, unless one of ours lies beside it
         if any((folder / name).exists() for name in _OWN_FILES):
             raise
         return False
@@ -266,6 +252,28 @@ def _step(prefix: str | Path) -> int:
     if not match:
         raise CheckpointError(f"{prefix}: not a run's checkpoint (model.ckpt-N)")
     return int(match.group(1))
+
+
+def _step_in(checkpoint: Any, named: int) -> int:
+    """The checkpoint's `global_step`, which must be the one in its name."""
+    step = checkpoint.read("global_step")
+    if step.shape or step.dtype.kind not in "iu" or int(step) != named:
+        told = step.tolist() if step.size < 10 else f"of shape {step.shape}"
+        raise CheckpointError(
+            f"{checkpoint.prefix}: its global_step is {told}, not {named} as in its name; it cannot be continued. "
+            "--ckpt starts another run from its weights."
+        )
+    return named
+
+
+def _slot_in(checkpoint: Any, name: str, shape: tuple[int, ...]) -> Any:
+    found = checkpoint.shapes.get(name)
+    if found != shape:
+        raise CheckpointError(
+            f"{checkpoint.prefix}: {name} {'is not in it' if found is None else f'has the shape {found}'}, where this "
+            f"run's optimizer keeps {shape}; it cannot be continued. --ckpt starts another run from its weights."
+        )
+    return checkpoint.read(name)
 
 
 def _point_to(folder: Path, steps: list[int]) -> None:
