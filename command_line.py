@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -10,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from engine.kinds import Kind, Option, OptionError, Options, described_options, flag, groups_of
+from engine.kinds import PATH, Kind, Option, OptionError, Options, described_options, flag, groups_of
 from engine.startup import quiet_tensorflow
 from errors import UserError
 
@@ -21,11 +22,18 @@ Several = TypeVar("Several")
 def run(main: Callable[[], int | None]) -> None:
     """Calls `main()` and exits with what it returns; a user's mistake is printed and exits with code 2."""
     quiet_tensorflow()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text of this system's encoding
     try:
         code = main()
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except MemoryError as error:
+        print(
+            f"error: out of memory ({error or 'no more to be had'}): ask for smaller or fewer images", file=sys.stderr
+        )
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -33,6 +41,11 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 2
     except Exception:
         if not _is_one_of_several():
             raise
@@ -55,15 +68,46 @@ def _is_one_of_several() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
+@dataclasses.dataclass(frozen=True)
+class ArgumentType:
+    """An argparse type of a kind of values."""
+
+    kind: Kind
+
+    def __call__(self, text: str) -> Any:
+        """The value that the text means."""
+        try:
+            return self.kind.from_text(text)
+        except OptionError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+
 class ProgramParser(argparse.ArgumentParser):
-    """A parser whose help begins with the program's own docstring, and whose errors are one line."""
+    """A parser whose help begins with the program's own docstring, and whose errors are one line.
+
+    What takes a value and says no type is a path.
+    """
 
     def __init__(self, description: str | None = None, **more: Any) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+        self.register("type", None, ArgumentType(PATH))
+        self.register("type", Path, ArgumentType(Kind(PATH.read, lambda text: Path(PATH.accept(text)))))
+
+    def add_subparsers(self, **more: Any) -> Any:
+        """As ever; the words of a command are for the command's own parser to judge."""
+        commands = super().add_subparsers(**more)
+        commands.type = str
+        return commands
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
-        raise UserError(f"{message}. --help lists what there is")
+        shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in message)
+        raise UserError(f"{shown}. --help lists what there is")
+
+
+def argument_type(kind: Kind) -> ArgumentType:
+    """What `add_argument` takes as its `type`."""
+    return ArgumentType(kind)
 
 
 def add_options(
@@ -124,18 +168,6 @@ def chosen_groups(args: argparse.Namespace, several: Several) -> Several:
     """`several` with the options that a command line chose."""
     groups = {name: chosen(args, type(group)) for name, group in groups_of(several).items()}
     return dataclasses.replace(several, **groups)  # type: ignore[type-var]
-
-
-def argument_type(kind: Kind) -> Callable[[str], Any]:
-    """An argparse type of a kind of values."""
-
-    def parse(text: str) -> Any:
-        try:
-            return kind.from_text(text)
-        except OptionError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse
 
 
 class _Joined(argparse.Action):

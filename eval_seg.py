@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import command_line
 from data.places import VOC_PLACES, voc_folder
-from engine.kinds import flag
+from engine.kinds import TEXT, flag
 from engine.options import Looks, Opening, Pictures, PredictionFiles, Reading, ScoreFiles
 from errors import UserError
 
@@ -33,7 +33,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="checkpoint, archive, run, export or published name",
     )
     parser.add_argument("--data", help=f"folder in the VOC layout [the first there of {', '.join(VOC_PLACES)}]")
-    parser.add_argument("--image-set", default="val", help="[%(default)s]")
+    parser.add_argument("--image-set", type=command_line.argument_type(TEXT), default="val", help="[%(default)s]")
     parser.add_argument(
         "--predict-only", action="store_true", help="the image set has no masks, as VOC's test: nothing is scored"
     )

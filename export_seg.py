@@ -20,19 +20,20 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
+from engine.kinds import NAMES, Kind
 from engine.options import Opening, Pictures
 from errors import UserError
 
 FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
 
 
-def format_list(text: str) -> tuple[str, ...]:
-    """An argparse type: "onnx,pb" → ("onnx", "pb")."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'none'}: there are {', '.join(FORMATS)}")
-    return names
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(names) <= set(FORMATS):
+        raise ValueError(f"must be of {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+FORMAT_LIST = Kind(NAMES.read, _known, "NAME,…")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,7 +41,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
-    parser.add_argument("--formats", type=format_list, default=FORMATS, metavar="NAME,…", help="[all of the above]")
+    parser.add_argument(
+        "--formats",
+        type=command_line.argument_type(FORMAT_LIST),
+        default=FORMATS,
+        metavar="NAME,…",
+        help="[all of the above]",
+    )
     parser.add_argument(
         "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
     )

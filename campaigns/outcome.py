@@ -13,7 +13,7 @@ from pathlib import Path
 class Outcome(enum.Enum):
     """How one attempt ended; the values are the table's columns."""
 
-    REFUSED = "refused well"  # exit code 2 and one line that says why
+    REFUSED = "refused well"  # exit code 2, and a line that says why
     ACCEPTED = "accepted"  # with the result it should have, where there is one to compare with
     OTHER = "other result"
     TRACEBACK = "traceback"  # or an exit that neither refuses nor succeeds
@@ -74,8 +74,8 @@ def told(code, stderr, good_codes=(0,)):
     if "Traceback (most recent call last)" in stderr:
         return Outcome.TRACEBACK
     if code == 2:
-        errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
-        return Outcome.REFUSED if len(errors) == 1 and stderr.rstrip().endswith(errors[0]) else Outcome.TRACEBACK
+        said = any(line.startswith("error: ") for line in stderr.splitlines())
+        return Outcome.REFUSED if said else Outcome.TRACEBACK
     return Outcome.ACCEPTED if code in good_codes else Outcome.TRACEBACK
 
 

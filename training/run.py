@@ -119,7 +119,8 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     ckpt = None if resumes else located(asked.ckpt)
     told = Told(run.config()["model"]) if resumes else task.configure(ckpt)
     with distribution.scope():
-        model = task.build(told.config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
+        automatic = batch_norm_decay(recipe.steps * recipe.accumulate)
+        model = task.build(told.config, automatic if recipe.bn_decay is None else recipe.bn_decay)
     report = None
     if ckpt:
         print(told.introduction(asked.restore.ema), flush=True)
@@ -166,17 +167,13 @@ def _check_seen_by_all(run: RunDirectory, distribution: Distribution) -> None:
 
 
 def check_recipe(recipe: Recipe, distribution: Distribution) -> None:
-    """Raises UserError where batch, parts, devices and warm-up do not fit each other."""
-    part, rest = divmod(recipe.batch_size, recipe.accumulate)
-    if rest:
-        raise UserError(f"--accumulate {recipe.accumulate}: must divide the batch of {recipe.batch_size} images")
+    """Raises UserError where the parts of a batch cannot be shared out to the devices."""
+    part = recipe.batch_size // recipe.accumulate
     if part % distribution.replicas:
         raise UserError(
             f"--devices {distribution.devices}: the {part} images that are computed at once cannot be shared out "
             f"evenly to {distribution.replicas} devices"
         )
-    if recipe.warmup_steps >= recipe.steps:
-        raise UserError(f"--warmup-steps {recipe.warmup_steps}: must be fewer than the {recipe.steps} steps")
 
 
 def _fit(

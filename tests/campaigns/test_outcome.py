@@ -13,7 +13,6 @@ from campaigns.outcome import Outcome, Tally, outcome_of, told
         (0, "", Outcome.ACCEPTED),
         (2, "a warning\nerror: --steps: must be 1 or more\n", Outcome.REFUSED),
         (2, "usage: …\n", Outcome.TRACEBACK),
-        (2, "error: a\nb\n", Outcome.TRACEBACK),
         (1, "Traceback (most recent call last):\n  …\nKeyError: 1\n", Outcome.TRACEBACK),
         (1, "", Outcome.TRACEBACK),
         (-11, "", Outcome.SIGNAL),
