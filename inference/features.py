@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.images import DataError, read_image
+from data.places import check_memory
 from data.transforms import resize_center_crop
 from engine.device import use_xla
 from engine.options import Pictures
@@ -31,6 +32,8 @@ def extract(
         image_size: each image's central square is resized to this many pixels.
         skipped: a list that gets the DataError of every file that cannot be read.
     """
+    batch = min(batch_size, len(paths))
+    check_memory(batch, image_size, f"--batch-size {batch_size} and --image-size {image_size}")
     model.compile(jit_compile=use_xla())
     for start in range(0, len(paths), batch_size):
         images, read = [], []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from data.places import check_memory
 from data.voc import VOC_CLASSES, names_of
 from engine.device import set_precision, use_xla
 from engine.kinds import NONE
@@ -328,6 +329,8 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
         class_names, eval_size = said["classes"], said["arguments"].get("eval_size", EVALUATION_SIZE)
     size = eval_size if how.crop_size is None else how.crop_size
     crop_size = None if size == NONE else int(size)
+    if crop_size is not None:
+        check_memory(1, crop_size, f"--crop-size {crop_size}", values=3 + model.num_classes)
     if advice := crop_size_advice(model, crop_size):
         print(advice, flush=True)
     return OpenedSegmenter(model, told, report, tuple(class_names), crop_size, how.ema)
@@ -353,7 +356,7 @@ def load_segmenter(
 
 
 @contextmanager
-def _mended_by_user(config: Mapping[str, Any]) -> Iterator[None]:
+def mended_by_user(config: Mapping[str, Any]) -> Iterator[None]:
     """Within it, a network that cannot be built as configured is a user's mistake."""
     try:
         yield
@@ -368,14 +371,14 @@ def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) 
 
     Raises UserError where there is no such network.
     """
-    with _mended_by_user(config):
+    with mended_by_user(config):
         return deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
 
 
 def build_classifier(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> keras.Model:
     """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier", "divisible_by"}."""
     options = {"num_classes": config["num_classes"], "batch_norm_decay": batch_norm_decay}
-    with _mended_by_user(config):
+    with mended_by_user(config):
         return BACKBONES[config["backbone"]](**options, **_width(config))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.images import DataError
 from data.pipeline import cached, training_batches
+from data.places import check_memory
 from data.report import report_on
 from data.transforms import random_scale_crop_flip
 from data.voc import VOCSegmentation
@@ -47,6 +48,9 @@ def train_segmentation(
         UserError: what a user can mend, before anything is written or with what was written whole.
     """
     images, recipe, workers = options.images, options.recipe, options.run.workers
+    crop, whole = images.crop_size, images.eval_size
+    check_memory(recipe.batch_size, crop, f"--batch-size {recipe.batch_size} and --crop-size {crop}")
+    check_memory(1, whole, f"--eval-size {whole}")
     reading = {"ignore_label": images.ignore_label, **options.pictures.reading()}
     train_set = VOCSegmentation(data, images.train_set, **reading)
     val_set = VOCSegmentation(data, images.val_set, **reading)
