@@ -260,30 +260,34 @@ def run(call, words):
     return outcome_of(command, seconds=180, gigabytes=6, good_codes=(0, 1))
 
 
-def attack(attempts, runs, seed, show=lambda *_: None):
-    """→ the Tally of so many attempts and, of those that nothing refused, so many runs; in a folder of its own."""
-    rng, tally, accepted = random.Random(seed), Tally(), []
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        furnish(Path(folder))
-        furniture = set(Path().iterdir())
-        with without_networks():
-            for number in range(attempts):
-                call = rng.choice(list(CALLS))
-                words = attempt(call, rng)
-                outcome, said = judged(call, words)
-                tally.add(call, outcome, shown(words), said)
-                if outcome is Outcome.ACCEPTED and "prepare_data" not in call and is_short(call, words):
-                    accepted.append((call, words))
-                show(number, call, outcome)
-                cleared(furniture)
-        for call, words in rng.sample(accepted, k=min(runs, len(accepted))):
-            if any("\0" in word for word in words):
-                continue  # no command line can say it
-            outcome, said = run(call, words)
-            tally.add(f"{call}, really", outcome, shown(words), said)
-            show("run", call, outcome)
-            cleared(furniture)
-    return tally
+def attack(attempts, rng, tally, show=lambda *_: None):
+    """Adds so many attempts, in this folder, to the tally. → [(call, words)] of those that nothing refused"""
+    furniture, accepted = set(Path().iterdir()), []
+    for number in range(attempts):
+        call = rng.choice(list(CALLS))
+        words = attempt(call, rng)
+        outcome, said = judged(call, words)
+        cleared(furniture)
+        tally.add(call, outcome, shown(words), said)
+        show(number, call, outcome)
+        if outcome is Outcome.ACCEPTED:
+            accepted.append((call, words))
+    return accepted
+
+
+def run_some(accepted, runs, rng, tally, show=lambda *_: None):
+    """Adds so many of the accepted calls, really run in this folder, to the tally."""
+    furniture = set(Path().iterdir())
+    short = [
+        (call, words)
+        for call, words in accepted
+        if "prepare_data" not in call and is_short(call, words) and not any("\0" in word for word in words)
+    ]
+    for call, words in rng.sample(short, k=min(runs, len(short))):
+        outcome, said = run(call, words)
+        cleared(furniture)
+        tally.add(f"{call}, really", outcome, shown(words), said)
+        show("run", call, outcome)
 
 
 def shown(words):
@@ -307,9 +311,18 @@ def main(argv=None):
     if args.really:
         with shortened():
             return importlib.import_module(args.really).main(args.words)
-    found = attack(args.attempts, args.runs, args.seed, lambda *what: print(*what, file=sys.stderr, flush=True))
-    print(found)
-    return found.exit_code
+    rng, tally = random.Random(args.seed), Tally()
+
+    def show(*what):
+        print(*what, file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        furnish(Path(folder))
+        with without_networks():
+            accepted = attack(args.attempts, rng, tally, show)
+        run_some(accepted, args.runs, rng, tally, show)
+    print(tally)
+    return tally.exit_code
 
 
 if __name__ == "__main__":
