@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from engine.pictures import png
 from engine.scans import scan_folder
 from errors import UserError
-from files.writing import write_whole
+from files.output import claim
+from files.writing import check_writable, write_whole
 from inference import evaluation
 from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class
@@ -116,13 +116,14 @@ def check_data(dataset: VOCSegmentation) -> None:
     found.check()
 
 
-def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation) -> None:
+def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation, overwrite: bool = False) -> None:
     """Makes the folders of what is to be written, so that nothing is predicted in vain.
 
     Args:
         outputs: {flag's name: path}; `save_pred` is a folder, all others are files.
+        overwrite: whether that folder may hold files that are no predictions of ours.
 
-    Raises UserError where one cannot be written, two are one file, or predictions would replace masks.
+    Raises UserError where one cannot be written, two are one file, or predictions would lie among other files.
     """
     if "voc_submission" in outputs:
         check_submission(outputs["voc_submission"], dataset.num_classes)
@@ -135,16 +136,14 @@ def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation) -> None:
         if path.resolve() in seen:
             raise UserError(f"{flag} {path}: {seen[path.resolve()]} is to be written there too; name another")
         seen[path.resolve()] = flag
-        folder = path if name == "save_pred" else path.parent
         if name != "save_pred" and path.is_dir():
             raise UserError(f"{flag} {path}: is a folder; name a file")
         if name == "save_pred" and {path.resolve(), path.resolve().parent} & own_folders:
             raise UserError(f"{flag} {path}: is a folder of the data set itself; name one outside {dataset.root}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f"{flag} {path}: cannot be written there ({error.strerror})") from error
+        if name == "save_pred":
+            claim(path, flag, overwrite)
+        else:
+            check_writable(path)
 
 
 def measure(
