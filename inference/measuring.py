@@ -127,8 +127,9 @@ def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation, overwrit
     """
     if "voc_submission" in outputs:
         check_submission(outputs["voc_submission"], dataset.num_classes)
-    own_folders = {dataset.root.resolve()}
-    for index in range(len(dataset)):  # a folder of the data set may be a link to elsewhere
+    # A folder of the data set may be a link to elsewhere, and one of masks may not be in use.
+    own_folders = {dataset.root.resolve(), *(path.resolve() for path in dataset.root.iterdir() if path.is_dir())}
+    for index in range(len(dataset)):
         own_folders |= {file.parent.resolve() for file in dataset.files(index) if file is not None}
     seen: dict[Path, str] = {}
     for name, written in outputs.items():
@@ -138,7 +139,7 @@ def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation, overwrit
         seen[path.resolve()] = flag
         if name != "save_pred" and path.is_dir():
             raise UserError(f"{flag} {path}: is a folder; name a file")
-        if name == "save_pred" and {path.resolve(), path.resolve().parent} & own_folders:
+        if name == "save_pred" and {path.resolve(), *path.resolve().parents} & own_folders:
             raise UserError(f"{flag} {path}: is a folder of the data set itself; name one outside {dataset.root}")
         if name == "save_pred":
             claim(path, flag, overwrite)
