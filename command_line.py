@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from engine import stopping
 from engine.kinds import Kind, Option, OptionError, Options, described_options, flag, groups_of
 from engine.startup import quiet_tensorflow
 from errors import UserError
@@ -19,17 +21,24 @@ Several = TypeVar("Several")
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Calls `main()` and exits with what it returns; a user's mistake is printed and exits with code 2."""
+    """Calls `main()` and exits with what it returns, with 2 after a user's mistake, with 128 + N after signal N."""
     quiet_tensorflow()
+    stopping.listen()
     try:
-        code = main()
-        sys.stdout.flush()
+        try:
+            code = main()
+            sys.stdout.flush()
+        except Exception as error:
+            if stopping.received() is None:
+                raise
+            raise stopping.Stopped("") from error  # it came of the signal, perhaps by a thread of TensorFlow's
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as error:
+        number = stopping.received() or signal.SIGINT
+        print(f"stopped by {signal.Signals(number).name}{f': {error}' if str(error) else ''}", file=sys.stderr)
+        code = 128 + number
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         _drop_output()
         code = 0

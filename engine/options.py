@@ -332,6 +332,7 @@ class Run(Options):
     histograms: bool = option(False, "TensorBoard: weights' histograms and gradient norms by scope too", free=True)
     keep: int = option(2, "how many last checkpoints stay", POSITIVE_INT, free=True)
     workers: int = option(2, "threads that read images", whole(1, 1024), free=True)
+    data_changed: bool = option(False, "go on with a run whose data are no longer as they were", free=True)
 
     def saves_every(self, steps: int) -> int:
         """Steps between two checkpoints of a run of so many."""

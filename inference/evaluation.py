@@ -19,6 +19,7 @@ from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
 from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
 from data.voc import IGNORE_LABEL, mask_png
+from engine import stopping
 from engine.pictures import captioned, sheet, spread_over
 from files.output import marked
 from files.writing import write_whole
@@ -75,6 +76,7 @@ def evaluate(
         )
         with original_errors():
             for images, labels in batches:
+                stopping.check()
                 # NumPy in between: what tf.data gives, JAX does not take.
                 counted = counter.predict_on_batch((np.asarray(images), np.asarray(labels)))
                 total += np.asarray(counted, np.int64)
@@ -147,6 +149,7 @@ def feed(
     """
     with ImageProgress(len(dataset)) as progress:
         for index, labels, mask in predicted(predictor, dataset, batch_size=batch_size, workers=workers):
+            stopping.check()
             for consumer in consumers:
                 consumer.add(index, labels, mask)
             progress.advance()
@@ -316,6 +319,7 @@ def evaluate_classifier(model: keras.Model, batches: Iterable[tuple[Tensor, Tens
     right, loss, count = 0, 0.0, 0
     with original_errors():
         for images, targets in batches:
+            stopping.check()
             labels = np.asarray(targets)
             logits = np.asarray(model.predict_on_batch(np.asarray(images)), np.float64)
             log_sum = np.logaddexp.reduce(logits, axis=-1)

@@ -89,7 +89,7 @@ def test_flags_and_python_say_the_same(group, flags, expected):
         (Recipe, "precision", "float16"),
         (Run, "run_dir", ""),
         (Run, "workers", 100_000),
-        (Run, "dry_run", "yes"),
+        (Run, "data_changed", "dry_run", "yes"),
         (Opening, "output_stride", 7),
         (Looks, "scales", ()),
         (Looks, "scales", 1.0),
@@ -145,7 +145,7 @@ def test_a_renamed_scope_that_is_named_twice_is_refused():
 
 def test_what_may_differ_when_a_run_is_continued():
     assert free_options(Run(), options.Devices(), Recipe(), options.SegmentationImages()) == {
-        *("run_dir", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache"),
+        *("run_dir", "data_changed", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache"),
         *("allow_absent", "allow_repeats"),
     }
 
