@@ -1,9 +1,6 @@
 """An evaluation: opens models, measures each on a data set, and writes what was asked for."""
 
 import contextlib
-import csv
-import io
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data.image_folder import LabelledPictures
 from data.report import report_on
 from data.voc import VOCSegmentation, unnamed
 from engine.charts import confusion_picture, trimap_picture
@@ -19,6 +17,7 @@ from engine.kinds import flag as flag_of
 from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from engine.pictures import png
 from engine.scans import scan_folder
+from engine.tables import write_scores
 from errors import UserError
 from files.writing import write_whole
 from inference import evaluation
@@ -75,9 +74,13 @@ def open_models(paths: Sequence[str], how: Opening, looks: Looks, dataset: VOCSe
 
     Raises UserError where one cannot be opened, or has another number of classes than the data.
     """
+    return [_open(name, path, how, looks, dataset) for name, path in zip(table_names(paths), paths, strict=True)]
+
+
+def table_names(paths: Sequence[str]) -> list[str]:
+    """What models are called in tables: the last part of their paths, or where two share it all of it."""
     names = [Path(path).name for path in paths]
-    names = names if len(set(names)) == len(names) else list(paths)
-    return [_open(name, path, how, looks, dataset) for name, path in zip(names, paths, strict=True)]
+    return names if len(set(names)) == len(names) else list(paths)
 
 
 def _open(name: str, path: str, how: Opening, looks: Looks, dataset: VOCSegmentation) -> OpenedModel:
@@ -116,7 +119,7 @@ def check_data(dataset: VOCSegmentation) -> None:
     found.check()
 
 
-def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation) -> None:
+def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation | LabelledPictures) -> None:
     """Makes the folders of what is to be written, so that nothing is predicted in vain.
 
     Args:
@@ -218,13 +221,7 @@ def report(measured: Sequence[Measured], dataset: VOCSegmentation, scores: Score
     print(score_table(matrices, dataset.class_names))
     for image in results[0].get("worst", ()):
         print(f"worst: {image['name']}  mIoU {100 * image['miou']:.1f} %")
-    if scores.csv:
-        lines = io.StringIO()
-        csv.writer(lines, lineterminator="\n").writerows(score_rows(matrices, dataset.class_names))
-        write_whole(scores.csv, lines.getvalue().encode())
+    write_scores(scores, score_rows(matrices, dataset.class_names), results)
     if scores.trimap:
         curves = {found.name: found.result["trimap"]["miou_present"] for found in measured}
         write_whole(scores.trimap, trimap_picture(results[0]["trimap"]["widths"], curves))
-    if scores.json:
-        content = results[0] if len(results) == 1 else results
-        write_whole(scores.json, json.dumps(content, indent=1, allow_nan=False).encode())
