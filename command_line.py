@@ -31,8 +31,14 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 0
+    except OSError as error:
+        if error.filename is not None or not _is_full(sys.stdout):
+            raise
+        print(f"error: standard output: cannot be written ({error.strerror})", file=sys.stderr)
+        _drop_output()
+        code = 2
     except Exception:
         if not _is_one_of_several():
             raise
@@ -42,6 +48,21 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stderr.flush()
         os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one
     sys.exit(code)
+
+
+def _is_full(stream: Any) -> bool:
+    """Whether a stream takes no more."""
+    try:
+        stream.write(" ")
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Sends what is still to be printed nowhere, that the end of the process does not fail at it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console() -> None:
@@ -107,6 +128,11 @@ def _add_flag(section: Any, name: str, described: Option, default: Any, paper: b
                 constant, dest=name, action="store_const", const=value, default=default, help=_plain(meaning)
             )
     section.add_argument(flag(name), *described.also, **settings)
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that lets an output folder hold files that no program of ours wrote (`files.output.claim`)."""
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files too")
 
 
 def chosen(args: argparse.Namespace, group: type[Group]) -> Group:

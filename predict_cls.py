@@ -37,6 +37,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--sheet", action=argparse.BooleanOptionalAction, default=True, help="[--sheet]")
     parser.add_argument("--probabilities", action="store_true", help="write all of them: 4 bytes a picture and class")
+    command_line.add_overwrite(parser)
     command_line.add_options(parser, ClassifierOpening())
     command_line.add_options(parser, Pictures())
     return parser.parse_args(argv)
@@ -46,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Classifies one picture after the other, then writes."""
     args = parse_arguments(argv)
     from data.images import IMAGE_SUFFIXES
+    from files.output import claim
     from inference import classification, prediction
 
     sources = prediction.find_inputs(args.inputs, IMAGE_SUFFIXES)
     written = classification.Written(Path(args.out), args.top, args.sheet, args.probabilities)
     written.check(sources)
+    claim(args.out, "--out", args.overwrite)
     model = classification.open_model(args.ckpt, command_line.chosen(args, ClassifierOpening))
     print(model.introduction(), flush=True)
     skipped = 0

@@ -12,7 +12,8 @@ from engine.pictures import captioned, fitted, png
 from engine.startup import import_keras
 from engine.tables import as_csv
 from errors import UserError
-from files.writing import beside, make_folder, write_whole
+from files.output import marked
+from files.writing import beside, write_whole
 from inference.prediction import ahead, read_or_error, refuse_checkpoint_options
 from inference.protocols import Classifier
 from inference.runtimes import open_export
@@ -108,8 +109,7 @@ class Written:
         return {what: self.folder / name for what, name in names.items()}
 
     def check(self, sources: Iterable[Path]) -> None:
-        """Raises UserError where the folder cannot be written to, or a file would replace a source."""
-        make_folder(self.folder)
+        """Raises UserError where a file would replace a source."""
         inputs = {source.resolve() for source in sources}
         for path in self.files.values():
             if path.resolve() in inputs:
@@ -137,7 +137,7 @@ class Written:
                 write_whole(path, as_csv([["picture", *heads], *self._rows]))
             elif what == "sheet":
                 images, captions = zip(*self._shown, strict=True)
-                write_whole(path, png(captioned(np.stack(images), [(text, True) for text in captions])))
+                write_whole(path, marked(png(captioned(np.stack(images), [(text, True) for text in captions]))))
             else:
                 with beside(path) as partial:
                     pictures = np.array([str(row[0]) for row in self._rows])

@@ -18,8 +18,10 @@ from tqdm import tqdm
 from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
 from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
-from data.voc import IGNORE_LABEL, write_mask
+from data.voc import IGNORE_LABEL, mask_png
 from engine.pictures import captioned, sheet, spread_over
+from files.output import marked
+from files.writing import write_whole
 from inference.metrics import confusion_matrix, scores
 from inference.predictor import Part, Segmenter, Tensor, padded_size
 from inference.protocols import Consumer, Predictor, Share
@@ -198,7 +200,7 @@ class PredictionWriter:
 
     def add(self, index: int, labels: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Writes the labels of the image `index`, uint8 (H, W)."""
-        write_mask(self.folder / f"{self.names[index]}.png", labels)
+        write_whole(self.folder / f"{self.names[index]}.png", marked(mask_png(labels)))
 
 
 class ImageProgress:

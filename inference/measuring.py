@@ -1,7 +1,6 @@
 """An evaluation: opens models, measures each on a data set, and writes what was asked for."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from engine.pictures import png
 from engine.scans import scan_folder
 from engine.tables import write_scores
 from errors import UserError
-from files.writing import write_whole
+from files.output import claim
+from files.writing import check_writable, write_whole
 from inference import evaluation
 from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class
@@ -119,35 +119,41 @@ def check_data(dataset: VOCSegmentation) -> None:
     found.check()
 
 
-def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation | LabelledPictures) -> None:
+def check_outputs(
+    outputs: Mapping[str, str], dataset: VOCSegmentation | LabelledPictures, overwrite: bool = False
+) -> None:
     """Makes the folders of what is to be written, so that nothing is predicted in vain.
 
     Args:
         outputs: {flag's name: path}; `save_pred` is a folder, all others are files.
+        overwrite: whether that folder may hold files that are no predictions of ours.
 
-    Raises UserError where one cannot be written, two are one file, or predictions would replace masks.
+    Raises UserError where one cannot be written, two are one file, or predictions would lie among other files.
     """
     if "voc_submission" in outputs:
         check_submission(outputs["voc_submission"], dataset.num_classes)
-    own_folders = {dataset.root.resolve()}
-    for index in range(len(dataset)):  # a folder of the data set may be a link to elsewhere
-        own_folders |= {file.parent.resolve() for file in dataset.files(index) if file is not None}
+    files = [file for index in range(len(dataset)) for file in dataset.files(index) if file is not None]
+    root = dataset.root.resolve()  # a folder, or a list; a folder in it may be a link to elsewhere
+    own_files, own_folders = (
+        {root, *(each.resolve() for each in files)},
+        {root, *(each.parent.resolve() for each in files)},
+    )
     seen: dict[Path, str] = {}
     for name, written in outputs.items():
         path, flag = Path(written), flag_of(name)
         if path.resolve() in seen:
             raise UserError(f"{flag} {path}: {seen[path.resolve()]} is to be written there too; name another")
         seen[path.resolve()] = flag
-        folder = path if name == "save_pred" else path.parent
         if name != "save_pred" and path.is_dir():
             raise UserError(f"{flag} {path}: is a folder; name a file")
+        if name != "save_pred" and path.resolve() in own_files:
+            raise UserError(f"{flag} {path}: is a file of the data set itself; name another")
         if name == "save_pred" and {path.resolve(), path.resolve().parent} & own_folders:
             raise UserError(f"{flag} {path}: is a folder of the data set itself; name one outside {dataset.root}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f"{flag} {path}: cannot be written there ({error.strerror})") from error
+        if name == "save_pred":
+            claim(path, flag, overwrite)
+        else:
+            check_writable(path)
 
 
 def measure(

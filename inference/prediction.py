@@ -1,6 +1,7 @@
 """What prediction reads and writes: which files are meant, what becomes of each, pictures and videos one by one."""
 
 import glob
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,13 +17,14 @@ from tqdm import tqdm
 
 from data.class_names import read_class_names
 from data.images import IMAGE_SUFFIXES, DataError, image_size, read_image
-from data.voc import write_mask
+from data.voc import mask_png
 from engine.kinds import Options, changed, flag
 from engine.options import Looks, Opening, Pictures
 from engine.pictures import BACKGROUND, legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
-from files.writing import beside, write_whole
+from files.output import marked
+from files.writing import WriteError, beside, make_folder, write_whole
 from inference.protocols import Predictor
 
 T = TypeVar("T")
@@ -210,20 +212,31 @@ def predict(
 ) -> Iterator[tuple[Task, str | UserError]]:
     """Predicts and writes every task's files, the next image being read meanwhile.
 
-    Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read,
-    or the model cannot take it.
+    Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read, the model cannot
+    take it, or its name is too long. Raises WriteError.
     """
     read = ((task, None if isinstance(task, VideoTask) else read_or_error(task.source, as_read)) for task in tasks)
     for task, image in ahead(read):
         try:
+            _check_names(task)
             if isinstance(task, VideoTask):
                 yield task, _predict_video(predictor, class_names, task)
             elif isinstance(image, np.ndarray):
                 yield task, _predict_image(predictor, class_names, task, image)
             elif image is not None:
                 yield task, image
+        except WriteError:  # the next one could not be written either
+            raise
         except UserError as error:
             yield task, error
+
+
+def _check_names(task: Task) -> None:
+    """Raises UserError where the name of a file that is written has more bytes than the folder takes."""
+    for path in task.written:
+        most, length = os.pathconf(make_folder(path.parent), "PC_NAME_MAX"), len(os.fsencode(path.name))
+        if length > most:
+            raise UserError(f"{task.source}: would be written as {path.name}, a name of {length} bytes; {most} can be")
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -252,9 +265,9 @@ def _predict_image(predictor: Predictor, class_names: Sequence[str], task: Pictu
             np.savez(partial, probabilities=probabilities, class_names=np.array(class_names))
     else:
         labels = predictor.labels(image)
-    write_mask(task.mask, labels)
+    write_whole(task.mask, marked(mask_png(labels)))
     if task.overlay:
-        write_whole(task.overlay, png(overlay_with_legend(image, labels, class_names)))
+        write_whole(task.overlay, marked(png(overlay_with_legend(image, labels, class_names))))
     height, width = labels.shape
     return f"{width}x{height}  {_shares(Counter(_counts(labels)), class_names)}"
 
@@ -271,7 +284,8 @@ def _predict_video(predictor: Predictor, class_names: Sequence[str], task: Video
             frames += 1
         if not frames:
             raise DataError(f"{task.source}: not one frame can be read. Replace or remove it.")
-    write_whole(task.legend, png(legend(sorted(counts), class_names, width=writer.size[0])))
+        writer.finish(frames)
+        write_whole(task.legend, marked(png(legend(sorted(counts), class_names, width=writer.size[0]))))
     return f"{frames} frames of {writer.size[0]}x{writer.size[1]}  {_shares(counts, class_names)}"
 
 
@@ -312,8 +326,19 @@ class _VideoWriter:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the file."""
         if self._video:
             self._video.release()
+
+    def finish(self, frames):
+        """Ends the file; WriteError where it does not hold all frames, of which OpenCV says nothing."""
+        self.close()
+        written = cv2.VideoCapture(str(self.path)).get(cv2.CAP_PROP_FRAME_COUNT)
+        if written != frames:
+            raise WriteError(f"{self.path.parent}: {written:.0f} of {frames} frames were written; is the disk full?")
 
     def write(self, picture, rate):
         height, width = picture.shape[:2]

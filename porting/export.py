@@ -6,21 +6,18 @@ What was written is opened in its own runtime and given a picture; the checkpoin
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from data.images import read_image
 from data.sample import draw_voc
-from files.writing import write_whole
+from files.writing import folder_in, temporary_folder, write_whole
 from inference.opening import OpenedClassifier, OpenedSegmenter
 from inference.runtimes import DESCRIPTION, ExportError, open_export, read_description, require
 from models.checkpoint import open_checkpoint
@@ -87,7 +84,8 @@ def export(
         an Outcome for each format. What was in `out` before is only ever replaced by a good export.
 
     Raises:
-        ExportError: `out` cannot be written to, or holds exports of a model with other classes; or a format takes a
+        WriteError: `out` cannot be written to.
+        ExportError: it holds exports of a model with other classes; or a format takes a
             square, and there is no crop size.
     """
     formats = tuple(formats)
@@ -102,7 +100,7 @@ def export(
         raise ExportError(f"{out}: is a run; export into a folder of its own, or --ckpt {out} would mean the export")
     described = _description(out, subject)
     for name in formats:
-        with _written(out) as folder:
+        with folder_in(out) as folder:
             path = folder / FORMATS[name].file
             FORMATS[name].write(subject.served, path)
             outcome = _outcome(name, path, subject, picture)
@@ -122,7 +120,7 @@ def export(
 
 def drawn_picture() -> np.ndarray:
     """uint8 RGB (H, W, 3): for who names no picture to check on."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         draw_voc(folder, train=1, val=1)
         return read_image(next(Path(folder, "JPEGImages").glob("val_*.jpg")))
 
@@ -133,17 +131,6 @@ def check_installed(formats: Iterable[str]) -> None:
         raise ExportError(f"KERAS_BACKEND={keras.backend.backend()}: only TensorFlow exports; unset it")
     for module in sorted({module for name in formats for module in FORMATS[name].needs}):
         require(module)
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[Path]:
-    """A folder in `out` that is gone afterwards."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as folder:
-            yield Path(folder)
-    except (OSError, tf.errors.OpError) as error:
-        raise ExportError(f"{out}: the export failed, what was there before is untouched ({error})") from error
 
 
 def _move(folder: Path, out: Path) -> None:

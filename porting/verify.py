@@ -320,7 +320,4 @@ def write_json(path: str, document: Any) -> None:
             return [finite(item) for item in value]
         return None if isinstance(value, float) and math.isinf(value) else value
 
-    try:
-        write_whole(path, json.dumps(finite(document), indent=1).encode())
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
+    write_whole(path, json.dumps(finite(document), indent=1))

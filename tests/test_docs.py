@@ -16,9 +16,11 @@ import pytest
 from errors import UserError
 
 ROOT = Path(__file__).parents[1]
-PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAPERS += [ROOT / "benchmarks/README.md", ROOT / "campaigns/README.md"]
 PAPERS += sorted((ROOT / "docs").glob("*.md"))
-ROOMS = ("porting", "training", "inference", "engine", "models", "data", "tests", "examples", "benchmarks", "docs")
+ROOMS = ("porting", "training", "inference", "engine", "models", "data")
+ROOMS += ("tests", "examples", "benchmarks", "campaigns", "docs")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -198,7 +200,7 @@ def flags_of_all_programs(monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-    for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]):
+    for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("campaigns/*.py")]):
         if re.search(r"^def parse_arg(ument)?s\(", file.read_text(encoding="utf-8"), re.MULTILINE):
             parse, _ = parser_of([str(file.relative_to(ROOT))])
             with pytest.raises(Refused):
