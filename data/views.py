@@ -43,8 +43,11 @@ class View:
         top, left = ((side - self.size) // 2 for side in resized)
         down, across = height / resized[0], width / resized[1]  # pixels that become one
         box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
-        square = (self.size, self.size)  # only what is cut out is computed
-        return np.asarray(Image.fromarray(image).resize(square, Image.Resampling.BILINEAR, box=box))
+        square, bilinear = (self.size, self.size), Image.Resampling.BILINEAR  # only what is cut out is computed
+        # As floats: of integers Pillow would round the one way and then the other.
+        channels = (Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3))
+        seen = [np.asarray(channel.resize(square, bilinear, box=box)) for channel in channels]
+        return np.rint(np.stack(seen, axis=-1)).astype(np.uint8)
 
     def _stretched(self, image: np.ndarray) -> np.ndarray:
         rows, columns = (_middle(side, self.fraction) for side in image.shape[:2])

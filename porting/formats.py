@@ -218,6 +218,6 @@ FORMATS = {
     "onnx": Format("model.onnx", write_onnx, needs=ONNX),
     "tflite": Format("model_float32.tflite", write_tflite, needs=LITE, lite=True),
     "tflite_float16": Format("model_float16.tflite", write_tflite_float16, 0.99, 0.98, LITE, lite=True),
-    "tflite_dynamic8": Format("model_dynamic8.tflite", write_tflite_dynamic8, 0.97, 0.8, LITE, lite=True),
+    "tflite_dynamic8": Format("model_dynamic8.tflite", write_tflite_dynamic8, 0.97, 0.7, LITE, lite=True),
     "slim": Format("model.ckpt", write_slim, 1.0, 1.0),
 }

@@ -12,14 +12,16 @@ from data.views import SHORTER_SIDE, SQUARE, View
 def seen(view: View, images: tf.Tensor) -> tf.Tensor:
     """uint8 images (N, H, W, 3) → float32 (N, size, size, 3) of whole numbers in [0, 255], as `view` gives them.
 
-    They differ from the view's own by 1 at the most, where a mean lies between two numbers.
+    They differ from the view's own by 1 at the most, in few places, where a mean lies between two numbers.
     """
     height, width = tf.unstack(tf.shape(images)[1:3])
     shorter = tf.minimum(height, width)
     rows, columns = (_weights(view, side, shorter) for side in (height, width))
-    pixels = tf.reshape(tf.cast(images, tf.float32), tf.stack([-1, height, width * 3]))
-    pixels = tf.reshape(tf.matmul(rows[None], pixels), tf.stack([-1, width, 3]))
-    return tf.round(tf.reshape(tf.matmul(columns[None], pixels), (-1, view.size, view.size, 3)))
+    pixels = tf.reshape(tf.cast(images, tf.float32), tf.stack([-1, width, 3]))
+    pixels = tf.matmul(columns[None], pixels)
+    pixels = tf.matmul(rows[None], tf.reshape(pixels, tf.stack([-1, height, view.size * 3])))
+    pixels = tf.reshape(pixels, (-1, view.size, view.size, 3))
+    return tf.floor(pixels + 0.5) if view.rule == SQUARE else tf.round(pixels)  # OpenCV halves a picture so
 
 
 def _weights(view: View, side: tf.Tensor, shorter: tf.Tensor) -> tf.Tensor:

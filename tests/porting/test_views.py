@@ -21,4 +21,7 @@ def test_a_graph_sees_what_the_view_gives(rule, fraction):
         images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
         found = graph(images).numpy()
         for image, by_graph in zip(images, found, strict=True):
-            assert np.abs(by_graph - view(image).astype(int)).max() <= 1, (height, width)
+            apart = np.abs(by_graph - view(image).astype(int))
+            assert apart.max() <= 1, (height, width)
+            if rule != "square" or min(height, width) * fraction >= 32:  # OpenCV enlarges with weights of few bits
+                assert apart.mean() < 0.005, (height, width)

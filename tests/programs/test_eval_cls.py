@@ -114,10 +114,10 @@ def test_a_class_is_told_by_name_number_wordnet_id_or_label(folders, tmp_path):
     model, _ = drawn(folders, imagenet_names(1001))
     assert accuracy.labels_of(model, listed(tmp_path, folders, "ant", "310", "n01440764"), {}) == [311, 310, 1]
     assert accuracy.labels_of(model, listed(tmp_path, folders, "ants"), {"ants": "ant"}) == [311]
-    numbered, _ = drawn(folders, ["1", "2", "0"])  # where numbers are names, no position is meant
-    assert accuracy.labels_of(numbered, listed(tmp_path, folders, "0"), {}) == [2]
-    with pytest.raises(UserError, match="'3' is none of the 3"):
-        accuracy.labels_of(numbered, listed(tmp_path, folders, "3"), {})
+    numbered, _ = drawn(folders, ["1", "2", "3"])  # where numbers are names, no position is meant
+    assert accuracy.labels_of(numbered, listed(tmp_path, folders, "1"), {}) == [0]
+    with pytest.raises(UserError, match="'0' is none of the 3"):
+        accuracy.labels_of(numbered, listed(tmp_path, folders, "0"), {})
 
 
 @pytest.mark.parametrize(
