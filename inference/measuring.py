@@ -133,11 +133,10 @@ def check_outputs(
     if "voc_submission" in outputs:
         check_submission(outputs["voc_submission"], dataset.num_classes)
     files = [file for index in range(len(dataset)) for file in dataset.files(index) if file is not None]
-    root = dataset.root.resolve()  # a folder, or a list; a folder in it may be a link to elsewhere
-    own_files, own_folders = (
-        {root, *(each.resolve() for each in files)},
-        {root, *(each.parent.resolve() for each in files)},
-    )
+    own_files = {dataset.root.resolve(), *(file.resolve() for file in files)}
+    # A folder of the data set may be a link to elsewhere, and one of masks may not be in use.
+    own_folders = {dataset.root.resolve(), *(path.resolve() for path in dataset.root.glob("*/"))}
+    own_folders |= {file.parent.resolve() for file in files}
     seen: dict[Path, str] = {}
     for name, written in outputs.items():
         path, flag = Path(written), flag_of(name)
@@ -148,7 +147,7 @@ def check_outputs(
             raise UserError(f"{flag} {path}: is a folder; name a file")
         if name != "save_pred" and path.resolve() in own_files:
             raise UserError(f"{flag} {path}: is a file of the data set itself; name another")
-        if name == "save_pred" and {path.resolve(), path.resolve().parent} & own_folders:
+        if name == "save_pred" and {path.resolve(), *path.resolve().parents} & own_folders:
             raise UserError(f"{flag} {path}: is a folder of the data set itself; name one outside {dataset.root}")
         if name == "save_pred":
             claim(path, flag, overwrite)
