@@ -11,6 +11,7 @@ from files.writing import make_folder
 
 _HEADER = 33  # bytes before a PNG's second chunk: signature 8, then IHDR's length 4, type 4, data 13, CRC 4
 _ARCHIVE = {"probabilities.npy", "class_names.npy"}  # what a prediction's .npz holds
+CLASSES_HEAD = "picture,class_1,probability_1"  # what a table of classified pictures begins with
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:
@@ -62,7 +63,10 @@ def _is_prediction(path: Path) -> bool:
                 return file.read(_HEADER + len(_MARK))[_HEADER:] == _MARK
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
-                return set(archive.namelist()) == _ARCHIVE
+                return set(archive.namelist()) >= _ARCHIVE
+        if path.suffix == ".csv":
+            with open(path, "rb") as file:
+                return file.read(len(CLASSES_HEAD)) == CLASSES_HEAD.encode()
         if path.name.endswith("_overlay.mp4"):  # no place for a mark: its legend has one
             return _is_prediction(path.with_name(path.name.removesuffix("_overlay.mp4") + "_legend.png"))
     except (OSError, zipfile.BadZipFile):

@@ -123,15 +123,23 @@ def predicted(
         for indices in _by_size(dataset, predictor.padded_size).values()
         for start in range(0, len(indices), batch_size)
     ]
+    for indices, samples in read_ahead(dataset, batches, workers):
+        images, masks = zip(*samples, strict=True)
+        yield from zip(indices, predictor.labels_of(list(images)), masks, strict=True)
+
+
+def read_ahead(
+    dataset: Dataset, batches: Sequence[Sequence[int]], workers: int
+) -> Iterator[tuple[Sequence[int], list[Sample]]]:
+    """Yields (indices, samples) of one batch after the other, in constant memory; threads read ahead."""
     with ThreadPoolExecutor(workers) as readers:
-        ahead: deque[tuple[list[int], list[Future[Sample]]]] = deque()
+        ahead: deque[tuple[Sequence[int], list[Future[Sample]]]] = deque()
         for batch in (*batches, *[None] * workers):
             if batch is not None:
                 ahead.append((batch, [readers.submit(dataset.__getitem__, index) for index in batch]))
             if len(ahead) > workers or (batch is None and ahead):
                 indices, samples = ahead.popleft()
-                images, masks = zip(*(sample.result() for sample in samples), strict=True)
-                yield from zip(indices, predictor.labels_of(list(images)), masks, strict=True)
+                yield indices, [sample.result() for sample in samples]
 
 
 def feed(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.class_names import read_class_names
 from data.images import IMAGE_SUFFIXES, DataError, image_size, read_image
 from data.voc import mask_png
-from engine.kinds import changed, flag
+from engine.kinds import Options, changed, flag
 from engine.options import Looks, Opening, Pictures
 from engine.pictures import BACKGROUND, legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
@@ -34,20 +34,21 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 # Which files
 
 
-def find_inputs(places: Iterable[str]) -> list[Path]:
+def find_inputs(places: Iterable[str], known: Sequence[str] = IMAGE_SUFFIXES + VIDEO_SUFFIXES) -> list[Path]:
     """The files that a user meant by `places` → [Path], each once.
 
-    A place is a file, a folder (the images and videos directly in it, sorted, without hidden ones) or a glob pattern
-    (the files that match, sorted; `**` crosses folders). Raises UserError for a place that gives nothing.
+    A place is a file, a folder (the files of the `known` suffixes directly in it, sorted, without hidden ones) or a
+    glob pattern (the files that match, sorted; `**` crosses folders). Raises UserError for a place that gives nothing.
     """
     found: dict[Path, Path] = {}
     for place in places:
         path = Path(place)
         if path.is_dir():
-            known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
             files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in known and not p.name.startswith(".")]
             files = [p for p in files if p.is_file()]
-            nothing = f"no image or video in this folder ({', '.join(known)})"
+            nothing = (
+                f"{'no image' if known == IMAGE_SUFFIXES else 'no image or video'} in this folder ({', '.join(known)})"
+            )
         elif path.exists():
             files, nothing = [path], ""
         else:
@@ -186,9 +187,9 @@ def _repay_no_tracing(tasks: Sequence[Task], crop_size: int | None, passes: int)
     return pixels <= 1_100_000
 
 
-def refuse_checkpoint_options(path: str, how: Opening, looks: Looks) -> None:
+def refuse_checkpoint_options(path: str, *groups: Options) -> None:
     """Raises UserError where an option was given that does not apply to the export at `path`."""
-    if given := changed(how, looks):
+    if given := changed(*groups):
         flags = ", ".join(map(flag, given))
         raise UserError(f"{path}: is an export, whose network is fixed; {flags}: only for a checkpoint or run")
 
@@ -214,7 +215,7 @@ def predict(
     Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read, the model cannot
     take it, or its name is too long. Raises WriteError.
     """
-    read = ((task, None if isinstance(task, VideoTask) else _read(task.source, as_read)) for task in tasks)
+    read = ((task, None if isinstance(task, VideoTask) else read_or_error(task.source, as_read)) for task in tasks)
     for task, image in ahead(read):
         try:
             _check_names(task)
@@ -248,7 +249,8 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def _read(path: Path, as_read: Pictures = Pictures()) -> np.ndarray | DataError:
+def read_or_error(path: Path, as_read: Pictures = Pictures()) -> np.ndarray | DataError:
+    """A picture, or why it cannot be read."""
     try:
         return read_image(path, **as_read.reading())
     except DataError as error:
@@ -372,7 +374,7 @@ class Stopwatch:
 
 def time_network(predictor: Predictor, task: Task, watch: Stopwatch) -> None:
     """Predicts a picture again, which takes the time of its network alone."""
-    if isinstance(task, PictureTask) and isinstance(image := _read(task.source), np.ndarray):
+    if isinstance(task, PictureTask) and isinstance(image := read_or_error(task.source), np.ndarray):
         predict = predictor.probabilities if task.probabilities else predictor.labels
         watch.lap("the first input read again")
         with suppress(UserError):  # it was skipped, and said
