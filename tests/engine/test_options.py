@@ -89,7 +89,7 @@ def test_flags_and_python_say_the_same(group, flags, expected):
         (Recipe, "precision", "float16"),
         (Run, "run_dir", ""),
         (Run, "workers", 100_000),
-        (Run, "data_changed", "dry_run", "yes"),
+        (Run, "dry_run", "yes"),
         (Opening, "output_stride", 7),
         (Looks, "scales", ()),
         (Looks, "scales", 1.0),
