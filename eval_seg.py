@@ -39,6 +39,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     for group in (Reading(), Pictures(), Opening(), Looks(), ScoreFiles(), PredictionFiles()):
         command_line.add_options(parser, group)
+    command_line.add_overwrite(parser)
     args = parser.parse_args(argv)
     check_flags(args)
     return args
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     as_read = {"ignore_label": reading.ignore_label, **command_line.chosen(args, Pictures).reading()}
     dataset = VOCSegmentation(data, args.image_set, masks=not args.predict_only, **as_read)
     outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
-    measuring.check_outputs(outputs, dataset)
+    measuring.check_outputs(outputs, dataset, args.overwrite)
     models = measuring.open_models(args.ckpt, how, looks, dataset)
     measuring.check_data(dataset)
     if args.predict_only:

@@ -15,7 +15,6 @@ from typing import Any
 import command_line
 from engine.kinds import CLASSES, TEXT
 from engine.options import Restore
-from errors import UserError
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -87,12 +86,9 @@ def show_coverage(args: argparse.Namespace, checkpoint: Any, rename: Mapping[str
 
 def write_json(path: str, document: Any) -> None:
     """Writes what was found, whole or not at all."""
-    from data.images import write_whole
+    from files.writing import write_whole
 
-    try:
-        write_whole(path, json.dumps(document, indent=1).encode())
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
+    write_whole(path, json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

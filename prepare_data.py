@@ -16,7 +16,6 @@ from typing import Any
 
 import command_line
 from engine.kinds import LABELS, NONNEGATIVE_INT, number, whole
-from errors import UserError
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -123,12 +122,9 @@ def _add_voc(commands: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Makes what the command names; UserError where it cannot be written."""
+    """Makes what the command names."""
     args = parse_arguments(argv)
-    try:
-        args.make(args)
-    except OSError as error:
-        raise UserError(f"--out {args.out}: cannot be written ({error.strerror})") from error
+    args.make(args)
 
 
 def draw_sample(args: argparse.Namespace) -> None:
@@ -196,18 +192,20 @@ def make_cvat(args: argparse.Namespace) -> None:
 
 def _write(args: argparse.Namespace, names: Sequence[str], samples: Any, left_out: Any) -> None:
     """Writes the data set, shows it, and reports on it."""
-    from data.images import write_whole
     from data.prepare.layout import write_data_set
     from data.report import report_on
     from data.voc import VOCSegmentation
     from engine.pictures import overlays, png
+    from files.writing import write_whole
 
-    write_data_set(args.out, samples, names, val_share=args.split, seed=args.seed, link=args.link)
+    def draw_overlays(data: Path) -> None:
+        write_whole(data / "overlays.png", png(overlays(VOCSegmentation(data, "train"), 12)))
+
+    write_data_set(args.out, samples, names, val_share=args.split, seed=args.seed, link=args.link, finish=draw_overlays)
     train, val = (VOCSegmentation(args.out, image_set) for image_set in ("train", "val"))
     found = report_on([train, val], trains=True)
     print(found)
     print("\n".join(filter(None, (str(left_out), f"classes in this order: {', '.join(names)}"))))
-    write_whole(args.out / "overlays.png", png(overlays(train, 12)))
     print(f"look at the masks over their pictures: {args.out / 'overlays.png'}")
     found.check()
     print(f"python train_seg.py --ckpt CHECKPOINT --data {args.out} --train-set train")

@@ -117,8 +117,8 @@ def main(argv=None):
     args = parse_args(argv)
     from tqdm import tqdm
 
-    from data.images import write_whole
     from data.voc import VOCSegmentation
+    from files.writing import write_whole
     from inference.evaluation import spread_over
 
     dataset = VOCSegmentation(args.data, args.image_set)

@@ -74,8 +74,8 @@ def told(code, stderr, good_codes=(0,)):
     if "Traceback (most recent call last)" in stderr:
         return Outcome.TRACEBACK
     if code == 2:
-        said = any(line.startswith("error: ") for line in stderr.splitlines())
-        return Outcome.REFUSED if said else Outcome.TRACEBACK
+        said = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        return Outcome.REFUSED if len(said) == 1 else Outcome.TRACEBACK
     return Outcome.ACCEPTED if code in good_codes else Outcome.TRACEBACK
 
 

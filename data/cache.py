@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from data.datasets import Dataset, FileDataset, Sample
-from data.images import DataError, write_whole
+from files.writing import write_whole
 
 Kept = TypeVar("Kept", bound=FileDataset)
 
@@ -63,7 +63,7 @@ class CachedOnDisk(Cached):
         folder: is made where there is none.
 
     Raises:
-        DataError: `dataset[i]` where the folder cannot be written to, or whatever reading the source raises.
+        WriteError: `dataset[i]` where the folder cannot be written to, or whatever reading the source raises.
     """
 
     def __init__(self, dataset: FileDataset, folder: str | Path) -> None:
@@ -77,10 +77,7 @@ class CachedOnDisk(Cached):
             return _read_arrays(path)
         except (OSError, ValueError):  # there is none yet, or it is damaged
             sample = self._dataset[index]
-        try:
-            write_whole(path, _arrays_as_bytes(sample))
-        except OSError as error:
-            raise DataError(f"{path}: cannot cache a sample there: {error.strerror}. Choose another folder.") from error
+        write_whole(path, _arrays_as_bytes(sample))
         return sample
 
     def _key(self, index: int) -> str:

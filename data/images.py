@@ -1,11 +1,8 @@
 """Image files in and out: read whole or refused, written whole or not at all."""
 
 import io
-import os
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -310,25 +307,3 @@ def _jpeg_is_whole(content: bytes) -> bool:
     *_, scan = _jpeg_segments(content)  # a thumbnail inside a header has an end marker of its own
     # Within a scan, 0xFF is followed by 0x00: this is the real end. It is looked for where it ought to be, at the end.
     return content.rfind(b"\xff\xd9", scan) >= 0
-
-
-@contextmanager
-def beside(path: str | Path) -> Iterator[Path]:
-    """Gives a path to write to, beside `path` and with its suffix, that becomes `path` when all went well.
-
-    So nobody ever sees half a file. The folder is made where there is none.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes the bytes `content` as the file `path`, whole or not at all."""
-    with beside(path) as partial:
-        partial.write_bytes(content)

@@ -1,7 +1,6 @@
 """Where the data set is that a user means, the command that makes it where there is none, and whether there is room."""
 
 import os
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -56,15 +55,4 @@ def check_memory(images: int, side: int, what: str, values: int = 4) -> None:
         raise UserError(
             f"{what}: {images:,} x {side:,} x {side:,} pixels take {needed / 1e9:,.0f} GB, and this machine has "
             f"{there / 1e9:,.0f} GB of memory; ask for less"
-        )
-
-
-def check_room(folder: Path, needed: int, what: str | Path) -> None:
-    """Raises UserError where `needed` bytes of `what` have no room on the disk that `folder` is, or will be, on."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise UserError(
-            f"{what}: needs {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free. Make room "
-            "there, or name another place."
         )

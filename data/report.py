@@ -27,9 +27,9 @@ from data.images import (
     image_header,
     is_deep,
     read_indices_and_palette,
-    write_whole,
 )
 from data.voc import VOCSegmentation, strange_values
+from files.writing import WriteError, write_whole
 
 _VERSION = 1  # of what is remembered
 _LOOKED_AT = 50  # pictures of more than 8 bits, for the range of their values
@@ -139,7 +139,7 @@ def _read_remembered(file: Path | None) -> dict[str, Facts]:
 
 def _remember(file: Path, facts: dict[str, Facts]) -> None:
     kept = {"version": _VERSION, "images": {key: asdict(found) for key, found in facts.items()}}
-    with contextlib.suppress(OSError):  # the next time, all is read again
+    with contextlib.suppress(WriteError):  # the next time, all is read again
         write_whole(file, json.dumps(kept, separators=(",", ":")).encode())
 
 

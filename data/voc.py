@@ -11,7 +11,8 @@ from PIL import Image
 
 from data.class_names import CLASS_FILES, class_file, read_class_names
 from data.image_sets import read_image_set
-from data.images import DataError, image_size, read_image, read_indices, write_whole
+from data.images import DataError, image_size, read_image, read_indices
+from files.writing import write_whole
 
 IGNORE_LABEL = 255
 

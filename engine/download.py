@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data.places import check_room
 from errors import UserError
+from files.writing import check_room
 
 CACHE, MIRROR = "SLIM_DEEPLAB_CACHE", "SLIM_DEEPLAB_MIRROR"
 PATIENCE = (1, 2, 4)  # seconds before each new try of a connection that brings nothing at all

@@ -388,6 +388,18 @@ def _renames(pairs: Any) -> dict[str, str]:
 RENAMES = Kind(_filled(_read_renames), _renames, "OLD=NEW")
 
 
+def _read_labelled(text: str) -> dict[str, str]:
+    pairs = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    if not pairs or not all(theirs.strip() and ours.strip() for theirs, _, ours in pairs):
+        raise ValueError("must be THEIRS=OURS,…")
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+
+
+LABELLED = Kind(
+    _read_labelled, lambda pairs: {str(theirs): str(ours) for theirs, ours in pairs.items()}, "THEIRS=OURS,…"
+)
+
+
 LABEL = whole(0, 255)
 
 

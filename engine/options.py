@@ -64,7 +64,26 @@ class Restore(Options):
 
 
 @dataclass(frozen=True)
-class Architecture(Options):
+class Feeding(Options):
+    """What a network is fed, where it is not to be as told."""
+
+    title = "what the network is fed"
+
+    preprocessing: str | None = option(
+        None,
+        "[-1, 1], or RGB less a mean: slim's, DeepLab's, or Caffe's, which is BGR; a run keeps it",
+        TEXT,
+        shown=TOLD,
+        choices=("unit-range", "mean-subtracted", "deeplab-mean-subtracted", "caffe-mean-subtracted"),
+    )
+    mean: tuple[float, float, float] | None = option(
+        None, "of red, green and blue, which is subtracted", MEAN, shown=TOLD
+    )
+    bgr: bool | None = option(None, "the network is fed blue first", shown=TOLD)
+
+
+@dataclass(frozen=True)
+class Architecture(Feeding):
     """The segmentation model, where it is not to be as told: None is what the run, the checkpoint, or the paper has."""
 
     title = "model"
@@ -109,21 +128,23 @@ class Architecture(Options):
         unit="pixels",
         shown=f"{TOLD}: over all",
     )
-    preprocessing: str | None = option(
-        None,
-        "[-1, 1], or RGB less a mean: slim's, DeepLab's, or Caffe's, which is BGR; a run keeps it",
-        TEXT,
-        shown=TOLD,
-        choices=("unit-range", "mean-subtracted", "deeplab-mean-subtracted", "caffe-mean-subtracted"),
-    )
-    mean: tuple[float, float, float] | None = option(
-        None, "of red, green and blue, which is subtracted", MEAN, shown=TOLD
-    )
-    bgr: bool | None = option(None, "the network is fed blue first", shown=TOLD)
 
 
 @dataclass(frozen=True)
-class Opening(Architecture):
+class Weights(Options):
+    """Which weights of a checkpoint are taken, and what is computed with them in."""
+
+    title = "model"
+
+    precision: str = option("float32", "of the computation", TEXT, choices=("float32", "bfloat16"))
+    model: str | None = option(None, MEANT, TEXT, shown="the only one")
+    allow_unused: tuple[str, ...] = option((), UNUSED, SCOPES)
+    rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
+    ema: bool = option(False, "take the moving averages of variables where there are any")
+
+
+@dataclass(frozen=True)
+class Opening(Weights, Architecture):
     """How a checkpoint's segmentation model is opened."""
 
     title = "model"
@@ -137,11 +158,31 @@ class Opening(Architecture):
         paper="513",
         shown="the run's, else 513",
     )
-    precision: str = option("float32", "of the computation", TEXT, choices=("float32", "bfloat16"))
-    model: str | None = option(None, MEANT, TEXT, shown="the only one")
-    allow_unused: tuple[str, ...] = option((), UNUSED, SCOPES)
-    rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
-    ema: bool = option(False, "take the moving averages of variables where there are any")
+
+
+@dataclass(frozen=True)
+class ClassifierOpening(Weights, Feeding):
+    """How a checkpoint's classifier is opened, and what it is shown of a picture."""
+
+    title = "model"
+
+    image_size: int | None = option(
+        None, "side of the square that the network sees", POSITIVE_INT, unit="pixels", shown="the run's, else 224"
+    )
+    central_fraction: float = option(0.875, "how much of a picture is seen; slim's", SHARE, unit="a fraction")
+    resize: str | None = option(
+        None,
+        "`square`: that fraction of the shorter side is a square, resized by area, as train_cls.py validates; "
+        "`shorter-side`: it is resized to image size over fraction and the middle cut out, as slim's "
+        "vgg_preprocessing; `stretch`: the fraction of height and width becomes the square whatever its shape, as "
+        "slim's inception_preprocessing",
+        TEXT,
+        shown="square for a run, else shorter-side",
+        choices=("square", "shorter-side", "stretch"),
+    )
+    classes: str | None = option(
+        None, "names of the classes, one a line", TEXT, takes="FILE", shown="the run's, else ImageNet's or numbers"
+    )
 
 
 @dataclass(frozen=True)
@@ -346,6 +387,7 @@ class Run(Options):
     histograms: bool = option(False, "TensorBoard: weights' histograms and gradient norms by scope too", free=True)
     keep: int = option(2, "how many last checkpoints stay", POSITIVE_INT, free=True)
     workers: int = option(2, "threads that read images", THREADS, free=True)
+    data_changed: bool = option(False, "go on with a run whose data are no longer as they were", free=True)
 
     def saves_every(self, steps: int) -> int:
         """Steps between two checkpoints of a run of so many."""
@@ -418,7 +460,12 @@ class PredictionFiles(Options):
 
     sheet: str | None = option(None, "draw some images, their truth and predictions", PATH, takes="FILE.png")
     sheet_images: int = option(6, "how many", POSITIVE_INT)
-    worst: str | None = option(None, "list and draw the images of lowest mIoU", PATH, takes="FILE.png")
+    worst: str | None = option(
+        None,
+        "list and draw the images of lowest mIoU, or of the least probability for their class",
+        PATH,
+        takes="FILE.png",
+    )
     worst_images: int = option(8, "how many", POSITIVE_INT)
     confusion: str | None = option(None, "draw the confusion matrix", PATH, takes="FILE.png")
     save_pred: str | None = option(None, "write each prediction into this folder as a palette PNG", PATH, takes="DIR")

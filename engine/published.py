@@ -8,11 +8,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from data.images import write_whole
-from data.places import check_room
 from engine.download import DownloadError, WrongChecksum, alone, cache_folder, download, has_checksum
 from engine.zoo import Published, published
 from errors import UserError
+from files.writing import check_room, write_whole
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _OF_A_CHECKPOINT = re.compile(r"(\.ckpt|\.(index|meta|data-\d{5}-of-\d{5}))$")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from data.images import beside
 from data.voc import VOC_CLASSES, mask_png
 from errors import UserError
+from files.writing import beside
 
 
 def check_submission(path: str | Path, num_classes: int) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from data.images import read_image, write_whole
+from data.images import read_image
 from data.places import check_memory
 from engine.kinds import flag
 from engine.options import Verification
 from engine.published import located
 from errors import UserError
+from files.writing import write_whole
 from inference.opening import Told, asked_of, build_segmenter, checkpoint_identity, segmenter_of
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.identify import Identity, identify
@@ -323,7 +324,4 @@ def write_json(path: str, document: Any) -> None:
             return [finite(item) for item in value]
         return None if isinstance(value, float) and math.isinf(value) else value
 
-    try:
-        write_whole(path, json.dumps(finite(document), indent=1).encode())
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
+    write_whole(path, json.dumps(finite(document), indent=1))

@@ -14,6 +14,7 @@ from data.places import check_memory
 from data.transforms import random_resized_crop_flip, resize_center_crop
 from engine.options import ClassificationImages, ClassificationTraining, Pictures, Restore
 from engine.published import located
+from engine.run_data import RunData
 from engine.run_directory import RunDirectory
 from inference import opening
 from inference.evaluation import ClassifierValidator, classes_of, classified_sheet
@@ -113,6 +114,7 @@ def _train(
 
     task = Task(
         class_names=train_set.class_names,
+        data=RunData.of({"train": train_set, "val": val_set}, asked.named["data"]),
         configure=configure,
         build=opening.build_classifier,
         batches=batches,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.images import write_whole
 from engine.run_directory import RunDirectory
+from files.writing import write_whole
 
 Curve = list[dict[str, Any]]  # a row an evaluation: step, score and seconds
 

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from data.images import read_image, write_whole
+from data.images import read_image
 from engine.pictures import png
 from engine.run_directory import RunDirectory, RunError
+from files.writing import write_whole
 from inference.metrics import SCORES, class_iou, scores_by_class
 
 NAME = "report.html"

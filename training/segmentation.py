@@ -14,6 +14,7 @@ from data.report import report_on
 from data.transforms import random_scale_crop_flip
 from data.voc import VOCSegmentation
 from engine.options import FIRST_STAGE, Recipe, SegmentationImages, SegmentationTraining
+from engine.run_data import RunData
 from engine.run_directory import RunDirectory
 from engine.scans import scan_folder
 from inference import evaluation, opening
@@ -99,6 +100,7 @@ def train_segmentation(
 
     task = Task(
         class_names=train_set.class_names,
+        data=RunData.of({images.train_set: train_set, images.val_set: val_set}, data),
         found=str(found),
         configure=configure,
         build=build,

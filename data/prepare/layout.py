@@ -2,8 +2,7 @@
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import numpy as np
 
 from data.class_names import CLASS_FILES
 from data.image_sets import IMAGES, MASKS, set_file
-from data.images import DataError, image_size, write_whole
+from data.images import DataError, image_size
 from data.voc import write_mask
+from files.writing import folder_in, write_whole
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def write_data_set(
     val_share: float = 0.2,
     seed: int = 0,
     link: bool = False,
+    finish: Callable[[Path], None] = lambda data: None,
 ) -> tuple[int, int]:
     """Writes a data set in VOC's layout: images as they are, palette masks, `train`, `val` and `classes.txt`.
 
@@ -57,6 +58,7 @@ def write_data_set(
         out: a new or empty folder.
         val_share: of the images, chosen by the seed; one at least is in either set.
         link: images are linked instead of copied.
+        finish: writes more into the data set, before it gets its name.
 
     Returns:
         how many images are in `train` and in `val`.
@@ -66,11 +68,11 @@ def write_data_set(
     """
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: is not empty; name a new folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside_it:
-        data = Path(beside_it, "data")
+    with folder_in(out.parent) as beside_it:
+        data = beside_it / "data"
         names = _write_samples(data, samples, link)
         sets = _write_sets(data, out, names, class_names, val_share, seed)
+        finish(data)
         data.replace(out)
     return sets
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import io
 import os
-import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,8 +20,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data.images import DataError
-from data.places import check_room
 from data.voc import mask_png
+from files.writing import check_room, write_whole
 
 TRAINAUG, VAL = 10_582, 1_449  # images
 
@@ -71,13 +70,10 @@ def prepare_voc(out: str | Path, voc: Callable[[], Path], sbd: Callable[[], Path
         UserError: an archive that is damaged or another one; no room on the disk.
     """
     folder = Folder(Path(out))
-    try:
-        if not folder.has_trainaug():
-            if not folder.has_voc():
-                folder.unpack_voc(voc())
-            folder.add_sbd(sbd())
-    finally:
-        shutil.rmtree(folder.partial, ignore_errors=True)
+    if not folder.has_trainaug():
+        if not folder.has_voc():
+            folder.unpack_voc(voc())
+        folder.add_sbd(sbd())
     return folder.summary()
 
 
@@ -89,7 +85,6 @@ class Folder:
         self.lists = root / "ImageSets" / "Segmentation"
         self.masks, self.aug = root / "SegmentationClass", root / "SegmentationClassAug"
         self.images = root / "JPEGImages"
-        self.partial = root / ".partial"  # files that are not yet whole
 
     def names(self, image_set: str) -> list[str]:
         """The names of an image set; none where it is not there."""
@@ -119,9 +114,9 @@ class Folder:
             if target.parent == self.lists:
                 lists[target] = read()
             elif not target.is_file() or target.stat().st_size != size:
-                self._write(target, read())
+                write_whole(target, read())
         for target, content in lists.items():
-            self._write(target, content)
+            write_whole(target, content)
         if not self.has_voc():
             raise DataError(
                 f"{archive}: is not all of VOC 2012: after unpacking, images, masks or the lists train, val and "
@@ -137,15 +132,15 @@ class Folder:
                 named |= set(read().decode().split())
             elif place.suffix == ".mat" and place.parent.name == "cls":
                 if place.stem not in masks | done:
-                    self._write(self.aug / f"{place.stem}.png", mask_png(_mask_of(read(), f"{archive}: {place}")))
+                    write_whole(self.aug / f"{place.stem}.png", mask_png(_mask_of(read(), f"{archive}: {place}")))
             elif place.parent.name == "img" and place.stem not in images:
-                self._write(self.images / place.name, read())
+                write_whole(self.images / place.name, read())
         names = sorted((set(self.names("train")) | named) - set(self.names("val")))
         lacking = set(names) - (masks | _stems(self.aug)) or set(names) - _stems(self.images)
         if not named or lacking:
             what = f"mask or image of {min(lacking)} … ({len(lacking)} lack one)" if lacking else "train.txt, val.txt"
             raise DataError(f"{archive}: is not all of SBD, there is no {what}. Download it again.")
-        self._write(self.lists / "trainaug.txt", "".join(f"{name}\n" for name in names).encode())
+        write_whole(self.lists / "trainaug.txt", "".join(f"{name}\n" for name in names).encode())
 
     def summary(self) -> str:
         """What the image sets hold, and how they differ from those published."""
@@ -165,13 +160,6 @@ class Folder:
         if without := train - trainaug:
             differing.append(f"{len(without):,} images of VOC's train are not in trainaug: {min(without)} …")
         return "\n".join(lines + [f"differs from what is published: {each}" for each in differing])
-
-    def _write(self, target: Path, content: bytes) -> None:
-        self.partial.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        whole = self.partial / target.name
-        whole.write_bytes(content)
-        os.replace(whole, target)
 
 
 def _stems(folder: Path) -> set[str]:

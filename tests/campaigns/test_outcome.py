@@ -13,6 +13,7 @@ from campaigns.outcome import Outcome, Tally, outcome_of, told
         (0, "", Outcome.ACCEPTED),
         (2, "a warning\nerror: --steps: must be 1 or more\n", Outcome.REFUSED),
         (2, "usage: …\n", Outcome.TRACEBACK),
+        (2, "error: a\nerror: b\n", Outcome.TRACEBACK),
         (1, "Traceback (most recent call last):\n  …\nKeyError: 1\n", Outcome.TRACEBACK),
         (1, "", Outcome.TRACEBACK),
         (-11, "", Outcome.SIGNAL),

@@ -5,8 +5,9 @@ import pytest
 import eval_seg
 import slim_deeplab
 import train_seg
-from data.places import VOC_PLACES, check_room, voc_folder
+from data.places import VOC_PLACES, voc_folder
 from errors import UserError
+from files.writing import check_room
 
 
 @pytest.fixture(autouse=True)

@@ -224,42 +224,6 @@ def test_nothing_is_said_of_the_published_numbers(unbroken, capsys, tmp_path, mo
     assert "differs" not in capsys.readouterr().out
 
 
-def test_killed_on_the_way_the_bytes_are_the_same(unbroken, given, here, monkeypatch):
-    """Each call is killed at another one of its writes: before it, half-way, or before the file has its name."""
-    left = {"writes": 0}
-    write_bytes, replace = preparing.Path.write_bytes, os.replace
-
-    def dying_write(path, content):
-        left["writes"] -= 1
-        if left["writes"] == 0:
-            write_bytes(path, content[: len(content) // 2])
-            raise KeyboardInterrupt
-        return write_bytes(path, content)
-
-    def dying_replace(*paths):
-        left["writes"] -= 1
-        if left["writes"] == 0:
-            raise KeyboardInterrupt
-        return replace(*paths)
-
-    kills = 0
-    with monkeypatch.context() as patch:
-        patch.setattr(preparing.Path, "write_bytes", dying_write)
-        patch.setattr(preparing.os, "replace", dying_replace)
-        patch.setattr(preparing.shutil, "rmtree", lambda *_, **__: None)  # a killed process tidies nothing
-        for allowed in [1, 2, 3, 4, 5, 6] * 20:
-            left["writes"] = allowed
-            try:
-                prepare_data.main(["voc", "--out", "VOC2012", *given])
-                break
-            except KeyboardInterrupt:
-                kills += 1
-                assert not (here / "VOC2012" / "ImageSets" / "Segmentation" / "trainaug.txt").exists()
-    assert kills >= 20
-    prepare_data.main(["voc", "--out", "VOC2012", *given])
-    assert tree(here / "VOC2012") == unbroken
-
-
 KILLED = """
 import os, signal, sys
 import prepare_data
@@ -395,7 +359,7 @@ def test_an_archive_that_is_not_there(given):
 
 def test_a_place_that_cannot_be_written(given, here):
     (here / "file").write_text("")
-    with pytest.raises(UserError, match=r"--out file/VOC2012: cannot be written"):
+    with pytest.raises(UserError, match=r"file/VOC2012/.*: cannot be written"):
         prepare_data.main(["voc", "--out", "file/VOC2012", *given])
 
 

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data.images import DataError, image_format, image_size, read_image, write_whole
+from data.images import DataError, image_format, image_size, read_image
 from data.sample import draw_voc
 from data.voc import IGNORE_LABEL, VOC_CLASSES, VOCSegmentation, colorize, mask_png, palette, read_mask, write_mask
 from errors import UserError
+from files.writing import write_whole
 from tests.data.test_image_folder import SHARED, needs_shared
 
 VOC = SHARED / "VOC2012"
@@ -157,13 +158,6 @@ def test_a_missing_image_is_a_users_error(tmp_path):
         read_image(tmp_path / "none.jpg")
     with pytest.raises(DataError, match="cannot be read"):
         image_format(tmp_path / "none.jpg")
-
-
-def test_write_whole_leaves_the_old_file_and_no_other_when_it_fails(tmp_path):
-    write_whole(tmp_path / "a.txt", b"old")
-    with pytest.raises(TypeError):
-        write_whole(tmp_path / "a.txt", "text is not bytes")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.txt", b"old")]
 
 
 # Masks

@@ -155,7 +155,7 @@ def test_a_renamed_scope_that_is_named_twice_is_refused():
 
 def test_what_may_differ_when_a_run_is_continued():
     assert free_options(Run(), options.Devices(), Recipe(), options.SegmentationImages()) == {
-        *("run_dir", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache"),
+        *("run_dir", "data_changed", "dry_run", "histograms", "keep", "workers", "devices", "hosts", "host", "cache"),
         *("allow_absent", "allow_repeats"),
     }
 
