@@ -36,6 +36,9 @@ CALLS = {  # by program and command: what works in the folder that `furnish` mak
     "train_cls": "--ckpt classifier.ckpt --data shapes --run-dir run --image-size 33 --batch-size 2 --steps 2",
     "eval_seg": "--ckpt segmenter.ckpt --data voc --crop-size 65",
     "predict_seg": "picture.jpg --ckpt segmenter.ckpt --out predicted --crop-size 65",
+    "eval_cls": "--ckpt classifier.ckpt --data shapes --image-size 33 --classes shapes.txt",
+    "predict_cls": "picture.jpg --ckpt classifier.ckpt --out predicted --image-size 33 --classes shapes.txt",
+    "export_cls": "--ckpt classifier.ckpt --out exported --formats slim --image-size 33 --classes shapes.txt",
     "export_seg": "--ckpt segmenter.ckpt --out exported --formats slim --crop-size 65",
     "extract_features": "picture.jpg --ckpt classifier.ckpt --end-point MobilenetV2/expanded_conv_3/output "
     "--out features.npy --image-size 33",
@@ -105,6 +108,7 @@ def furnish(folder):
         images = tf.compat.v1.placeholder(tf.float32, (None, None, None, 3), "images")
         tf.nn.conv2d(images, tf.zeros((3, 3, 3, 16)), 2, "SAME", name="MobilenetV2/Conv/Conv2D")
     (folder / "old.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    (folder / "shapes.txt").write_text("disc\nsquare\nstar\ntriangle\n")
     (folder / "nothing.json").write_text("{}")
     os.mkfifo(folder / "pipe")
     (folder / "zero").symlink_to("/dev/zero")  # not itself, which a rename would replace

@@ -181,7 +181,7 @@ class ClassifierOpening(Weights, Feeding):
         choices=("square", "shorter-side", "stretch"),
     )
     classes: str | None = option(
-        None, "names of the classes, one a line", TEXT, takes="FILE", shown="the run's, else ImageNet's or numbers"
+        None, "names of the classes, one a line", PATH, takes="FILE", shown="the run's, else ImageNet's or numbers"
     )
 
 
