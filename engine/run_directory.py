@@ -1,6 +1,7 @@
 """A run's directory: configuration, log, checkpoints; opened again, it is the run continued.
 
-config.json         what the run was started with, and the model it was resolved to
+config.json         what the run was started with, the model it was resolved to, and what its data were
+data.csv            each image of its data, with its files' sizes
 coverage.json       the report of the initialization
 log.csv             one row a logged step
 model.ckpt-N        the last checkpoints, under slim's names, with Momentum slots and global_step
@@ -12,16 +13,19 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.run_data import RunData, sha256
 from engine.run_records import RunConfig, read_config, read_coverage, read_log
 from errors import UserError
 from files.records import RecordError, sealed
+from files.writing import check_room, clear_leftovers, write_whole, writing
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
 from models.weight_init import LOADED, Report, model_guided_init, save_checkpoint
 
@@ -56,12 +60,15 @@ class RunDirectory:
         self._log = self.path / "log.csv"
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file, not a run directory")
-        others = [p.name for p in self.path.iterdir() if p.name != "run.lock"] if self.path.exists() else []
+        names = [p.name for p in self.path.iterdir()] if self.path.exists() else []
+        others = [name for name in names if name not in _BEFORE_CONFIG and not name.startswith(".partial-")]
         arguments = json.loads(json.dumps(arguments))
         if self._config.is_file():
             self._compare(arguments, free)
         elif others:
-            raise RunError(f"{self.path}: not empty and no run of ours (no config.json); name another --run-dir")
+            raise RunError(
+                f"{self.path}: not empty and no run of ours (no config.json, but {others[0]}); name another --run-dir"
+            )
         self.arguments = arguments
         self._lock: int | None = None
 
@@ -72,18 +79,21 @@ class RunDirectory:
         return f"{type(self).__name__}({str(self.path)!r}, {self.last_step()} steps saved)"
 
     def open(self) -> None:
-        """Makes the directory and keeps every other process from training in it, until `close` or the process's end."""
-        try:
+        """Makes the directory and keeps every other process from training in it, until `close` or the process's end.
+
+        Raises RunError where another one does, and WriteError.
+        """
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / "run.lock", os.O_CREAT | os.O_WRONLY)
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._lock = lock
         except OSError as error:
             os.close(lock)
             raise RunError(f"{self.path}: in use by another process that trains there") from error
+        for folder in self.path, self.best, self.path / "tensorboard":
+            clear_leftovers(folder)
 
     def close(self) -> None:
         """Lets others train in the directory."""
@@ -112,14 +122,56 @@ class RunDirectory:
         """What config.json holds."""
         return read_config(self.path)
 
-    def start(self, model_config: Mapping[str, Any], class_names: Iterable[str], report: Report | None = None) -> None:
+    def start(
+        self,
+        model_config: Mapping[str, Any],
+        class_names: Iterable[str],
+        report: Report | None = None,
+        data: RunData | None = None,
+    ) -> None:
         """Writes down what the run is, before its first step; what an attempt without one left is gone."""
-        (self.path / "coverage.json").unlink(missing_ok=True)
+        with writing(self.path):
+            (self.path / "coverage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         if report is not None:
             self.write("coverage.json", sealed(report.document()))
+        self._configure(model_config, class_names, data)
+
+    def _configure(self, model_config: Mapping[str, Any], class_names: Iterable[str], data: RunData | None) -> None:
         config = {"arguments": self.arguments, "model": model_config, "classes": list(class_names)}
+        if data is not None:
+            self.write("data.csv", data.csv())
+            config["data"] = data.summary()
         self.write("config.json", sealed(config))
+
+    def compare_data(self, class_names: Sequence[str], data: RunData) -> list[str]:
+        """What has changed of the data since the run was started, in words; nothing where all is as it was.
+
+        Raises RunError where what they were cannot be read.
+        """
+        config = self.config()
+        before = config["classes"]
+        changed = [] if before == list(class_names) else [f"classes: {_listed(before)} → {_listed(class_names)}"]
+        if (told := config.get("data")) is None:
+            return changed
+        path = self.path / "data.csv"
+        try:
+            text = path.read_text("utf-8", "surrogateescape")
+            if sha256(text) != told["sha256"]:
+                raise ValueError("it is not what config.json names")
+            return changed + data.changes(RunData.read(text))
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError(
+                f"{path}: does not say what the run's data were ({error}); --data-changed goes on with what they are"
+            ) from error
+
+    def keeps_data(self) -> bool:
+        """Whether the run wrote down what its data were; those of before 0.3 did not."""
+        return self.config().get("data") is not None
+
+    def take_data(self, class_names: Sequence[str], data: RunData) -> None:
+        """Writes down that the run goes on with other data."""
+        self._configure(self.config()["model"], class_names, data)
 
     def restored_names(self) -> set[str]:
         """Names of the model's variables that the run's initialization restored, by its coverage.json."""
@@ -128,10 +180,8 @@ class RunDirectory:
         return {entry["variable"] for entry in entries if entry["status"] == LOADED and entry["variable"]}
 
     def write(self, name: str, text: str) -> None:
-        """Writes a text file of the run beside and renames it."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text)
-        os.replace(partial, self.path / name)
+        """Writes a text file of the run, whole or not at all. Raises WriteError."""
+        write_whole(self.path / name, text.encode("utf-8", "surrogateescape"))
 
     # Checkpoints
 
@@ -161,15 +211,25 @@ class RunDirectory:
     def _save(
         self, folder: Path, keep: int, model: "Network", step: int, slots: dict[str, dict[str, Any]] | None
     ) -> None:
+        self._check_there()
+        check_room(folder, checkpoint_bytes(model, slots or {}), folder / f"model.ckpt-{step}")
         save_checkpoint(model, folder / f"model.ckpt-{step}", slots=slots, global_step=step)
         steps = sorted({_step(p.with_suffix("")) for p in folder.glob("model.ckpt-*.index")})
         steps = [s for s in steps if s <= step]  # a later one is left of a best that a resumed run has not met again
         kept = steps[-keep:]
         _point_to(folder, kept)
-        for old in set(steps) - set(kept):
-            # The index first: without it, what is left is no checkpoint.
-            for file in sorted(folder.glob(f"model.ckpt-{old}.*"), key=lambda p: p.suffix != ".index"):
-                file.unlink()
+        with writing(folder):
+            for old in set(steps) - set(kept):
+                # The index first: without it, what is left is no checkpoint.
+                for file in sorted(folder.glob(f"model.ckpt-{old}.*"), key=lambda p: p.suffix != ".index"):
+                    file.unlink()
+
+    def _check_there(self) -> None:
+        if not self._config.is_file():
+            raise RunError(
+                f"{self.path}: is no longer there, or without its config.json: somebody removed it while it trained. "
+                "Nothing more is written"
+            )
 
     # Log
 
@@ -181,23 +241,30 @@ class RunDirectory:
         """Drops the rows behind `step`: they are about to be trained again."""
         rows = [row for row in self.log_rows() if int(row["step"]) <= step]
         if rows or self._log.is_file():
-            stream = io.StringIO()
-            if rows:
-                writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-            self.write("log.csv", stream.getvalue())
+            self._write_log(rows)
+
+    def _write_log(self, rows: Sequence[Mapping[str, str]]) -> None:
+        stream = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        self.write("log.csv", stream.getvalue())
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a row {column: value}; every row has the same columns."""
-        try:
-            with open(self._log, "a", newline="") as stream:
-                writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")
-                if not stream.tell():
-                    writer.writeheader()
-                writer.writerow(row)
-        except OSError as error:
-            raise RunError(f"{self._log}: cannot be written ({error.strerror}); the checkpoints are whole") from error
+        self._check_there()
+        with writing(self._log, "The checkpoints are whole."), open(self._log, "a", newline="") as stream:
+            writer = csv.DictWriter(stream, row.keys(), lineterminator="\n")
+            if not stream.tell():
+                writer.writeheader()
+            writer.writerow(row)
+
+    def complete_row(self, step: int, scores: Mapping[str, Any]) -> None:
+        """Puts the scores {column: value} of an evaluation into the row of `step`, which was logged without them."""
+        rows = [row | {k: str(v) for k, v in scores.items()} if int(row["step"]) == step else row
+                for row in self.log_rows()]  # fmt: skip
+        self._write_log(rows)
 
 
 class FollowedRun(RunDirectory):
@@ -206,11 +273,12 @@ class FollowedRun(RunDirectory):
     def _nothing(self, *args: Any, **kwargs: Any) -> None:
         """Is left to the process that writes."""
 
-    open = close = start = write = save = save_best = cut_log = log = _nothing
+    open = close = start = write = save = save_best = cut_log = log = complete_row = take_data = _nothing
 
 
 _OWN_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index|\.data-.*)?$")
 _OWN_FILES = ("log.csv", "coverage.json", "run.lock")
+_BEFORE_CONFIG = ("run.lock", "coverage.json", "data.csv")  # what a run that was killed at once may have
 
 
 def run_of(checkpoint: Any) -> Path | None:
@@ -240,6 +308,16 @@ def _is_run(folder: Path) -> bool:
             raise
         return False
     return True
+
+
+def checkpoint_bytes(model: "Network", slots: Mapping[str, Mapping[str, Any]]) -> int:
+    """What a checkpoint takes on the disk: its values, and some for their names."""
+    variables = [*model.weights, *(slot for of_kind in slots.values() for slot in of_kind.values())]
+    return sum(4 * math.prod(variable.shape) + 256 for variable in variables)
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names))
 
 
 def _names(model: "Network") -> dict[str, str]:
@@ -280,6 +358,4 @@ def _point_to(folder: Path, steps: list[int]) -> None:
     """Rewrites TensorFlow's `checkpoint` file, with relative names so that the directory can be moved."""
     names = [f"model.ckpt-{step}" for step in steps]
     lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
-    partial = folder / ".checkpoint.partial"
-    partial.write_text("\n".join(lines) + "\n")
-    os.replace(partial, folder / "checkpoint")
+    write_whole(folder / "checkpoint", "\n".join(lines) + "\n")

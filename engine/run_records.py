@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 
 import msgspec
 
@@ -22,6 +22,7 @@ class Arguments(TypedDict, total=False):
     steps: Positive
     batch_size: Positive
     eval_size: Positive | Literal["none"] | None
+    image_size: Positive
 
 
 class ModelSettings(TypedDict, total=False):
@@ -53,12 +54,27 @@ class ModelSettings(TypedDict, total=False):
     in_channels: Small
 
 
+class SetSummary(TypedDict):
+    """An image set of a run."""
+
+    images: Count
+    bytes: Count
+
+
+class DataSummary(TypedDict):
+    """What a run's data were (`engine.run_data`)."""
+
+    sets: dict[str, SetSummary]
+    sha256: str
+
+
 class RunConfig(TypedDict):
     """config.json."""
 
     arguments: dict[str, Any]
     model: dict[str, Any]
     classes: list[str]
+    data: NotRequired[DataSummary | None]
 
 
 class Backbone(TypedDict):

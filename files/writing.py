@@ -86,6 +86,14 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def check_writable(path: str | Path) -> None:
+    """Raises WriteError where nothing can be written to `path`, which is left as it is."""
+    with writing(path):
+        partial = _partial(Path(path).parent, "")
+        partial.touch()
+        partial.unlink()
+
+
 @contextmanager
 def folder_in(folder: str | Path) -> Iterator[Path]:
     """Gives a folder within `folder`, on the same disk, that is gone afterwards. Raises WriteError."""

@@ -274,7 +274,7 @@ def build(identity: Identity, names: Iterable[str] = (), **options: Any) -> "Net
 
     Raises UserError where there is no such network.
     """
-    from inference.opening import build_segmenter
+    from inference.opening import build_segmenter, mended_by_user
     from models.deeplab_v3 import BACKBONES
 
     if identity.segments:
@@ -288,7 +288,8 @@ def build(identity: Identity, names: Iterable[str] = (), **options: Any) -> "Net
         "include_last_conv": identity.num_classes is not None or has_last,
     }
     taken = signature(builder).parameters
-    return builder(**{name: value for name, value in told.items() if name in taken} | options)
+    with mended_by_user({"backbone": identity.backbone}):
+        return builder(**{name: value for name, value in told.items() if name in taken} | options)
 
 
 def coverage(

@@ -15,6 +15,7 @@ import export_seg
 from data.images import read_image
 from data.sample import CLASS_NAMES, draw_voc
 from engine.options import Opening
+from files.writing import WriteError
 from inference.evaluation import predicted
 from inference.opening import open_segmenter
 from inference.predictor import ModelPredictor
@@ -233,7 +234,7 @@ def test_a_writer_that_fails_leaves_nothing(one, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setitem(FORMATS, "pb", replace(FORMATS["pb"], write=write_half))
-    with pytest.raises(ExportError, match="No space left"):
+    with pytest.raises(WriteError, match=r"out: cannot be written .No space left on device."):
         one("pb")
     assert list((tmp_path / "out").iterdir()) == []
 
