@@ -22,19 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.run_data import RunData, sha256
-from engine.run_records import RunConfig, read_config, read_coverage, read_log
-from errors import UserError
-from files.records import RecordError, sealed
+from engine.run_records import RunConfig, RunError, read_config, read_coverage, read_log
+from files.records import sealed
 from files.writing import check_room, clear_leftovers, write_whole, writing
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
 from models.weight_init import LOADED, Report, model_guided_init, save_checkpoint
 
 if TYPE_CHECKING:
     from models.layers import Network
-
-
-class RunError(UserError, ValueError):
-    """A run directory that cannot be used as asked."""
 
 
 class Optimizer(Protocol):
@@ -284,7 +279,7 @@ _BEFORE_CONFIG = ("run.lock", "coverage.json", "data.csv")  # what a run that wa
 def run_of(checkpoint: Any) -> Path | None:
     """The run directory that a user named, itself or by one of its checkpoints, or None.
 
-    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RecordError for a run
+    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RunError for a run
     whose `config.json` cannot be read.
     """
     if not isinstance(checkpoint, str | os.PathLike):
@@ -303,7 +298,7 @@ def _is_run(folder: Path) -> bool:
         return False
     try:
         read_config(folder)
-    except RecordError:  # of another program, unless one of ours lies beside it
+    except RunError:  # of another program, unless one of ours lies beside it
         if any((folder / name).exists() for name in _OWN_FILES):
             raise
         return False

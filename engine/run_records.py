@@ -6,14 +6,17 @@ from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 
 import msgspec
 
-from errors import some
 from files.records import Count, Positive, RecordError, checked, read_json, read_rows
 
 Small = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # channels, dilations, strides
 LONGEST = 1e9  # seconds of a run, 30 years
-COLUMNS = {"step", "loss", "learning_rate", "images_per_second", "seconds"}
+COLUMNS = {"step", "loss", "learning_rate", "images_per_second", "seconds"}  # the first ones of log.csv
 
 REMEDY = "Copy it again, or undo the edit; the checkpoints are untouched"
+
+
+class RunError(RecordError):
+    """A run directory that cannot be used as asked."""
 
 
 class Arguments(TypedDict, total=False):
@@ -109,8 +112,16 @@ class Coverage(TypedDict):
 
 
 def read_config(folder: str | Path) -> RunConfig:
-    """The config.json of the run in `folder`; RecordError where it is damaged or was edited."""
+    """The config.json of the run in `folder`; RunError where it is damaged or was edited."""
     path = Path(folder) / "config.json"
+    try:
+        return _config(path)
+    except RecordError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise RunError(f"{path}: cannot be read as a run's configuration: {said}") from error
+
+
+def _config(path: Path) -> RunConfig:
     config = read_json(path, RunConfig, REMEDY, closed=True)
     checked(config["arguments"], Arguments, path, REMEDY, "arguments")
     checked(config["model"], ModelSettings, path, REMEDY, "model")
@@ -135,9 +146,9 @@ def read_log(path: Path) -> list[dict[str, str]]:
     """
     rows = read_rows(path) if path.exists() else []
     columns = list(rows[0]) if rows else []
-    if rows and (columns[0] != "step" or (absent := COLUMNS - {*columns})):
-        raise RecordError(f"{path}: line 1: {some(sorted(absent)) or 'step'} is missing. {REMEDY}")
-    scores = columns[columns.index("seconds") + 1 :] if rows else []
+    if rows and columns[0] != "step":
+        raise RecordError(f"{path}: line 1: step is not the first column. {REMEDY}")
+    scores = columns[columns.index("seconds") + 1 :] if "seconds" in columns else []
     before = 0
     for number, row in enumerate(rows, 2):
         for column, text in row.items():

@@ -25,7 +25,8 @@ import numpy as np
 from data.images import read_image
 from engine.pictures import png
 from engine.run_directory import RunDirectory
-from engine.run_records import LONGEST, RunConfig, read_coverage
+from engine.run_records import COLUMNS, LONGEST, RunConfig, read_coverage
+from errors import some
 from files.records import Count, Positive, RecordError, checked, read_json, sealed
 from files.writing import write_whole
 from inference.metrics import class_iou, scores, scores_by_class
@@ -57,7 +58,10 @@ def write_report(run: RunDirectory, *, matrix: np.ndarray | None = None, sheet: 
 
 
 def _page(run: RunDirectory) -> str:
-    config, log = run.config(), Log(run.log_rows())
+    config, rows = run.config(), run.log_rows()
+    if rows and (absent := COLUMNS - rows[0].keys()):
+        raise RecordError(f"{run.path / 'log.csv'}: line 1: {some(sorted(absent))} is missing. No report without it")
+    log = Log(rows)
     schedule = checked(config["arguments"], Schedule, run.path / "config.json", "No report without it", "arguments")
     coverage, results = read_coverage(run.path), _read_scores(run.path / "scores.json")
     sections = {
