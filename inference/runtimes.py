@@ -4,10 +4,10 @@ Each runtime is imported when a file of its kind is opened, and no other is: an 
 """
 
 import importlib
-import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,13 +18,9 @@ from data.imagenet import imagenet_names
 from data.voc import names_of, unnamed
 from engine.startup import notes_dropped
 from errors import UserError
+from inference.export_record import DESCRIPTION, ExportError, check_whole, read_description
 
-DESCRIPTION = "export.json"
 SAVED_MODEL = "saved_model"
-
-
-class ExportError(UserError, ValueError):
-    """An export that is missing, damaged, or not one of this project's; or whose runtime is not installed."""
 
 
 class Export(ABC):
@@ -53,6 +49,11 @@ class Export(ABC):
     def _run(self, name: str, images: np.ndarray) -> np.ndarray:
         """What `name` is, "labels" or "probabilities", of uint8 images (N, H, W, 3)."""
 
+    def _computed(self, name: str, images: np.ndarray) -> np.ndarray:
+        """`_run`; ExportError where the runtime stumbles over the file only now."""
+        with explained(f"{self.path}: cannot be run"):
+            return self._run(name, images)
+
     def _class_names(self) -> tuple[str, ...]:
         described = read_description(self.path.parent)
         if described is None:
@@ -74,15 +75,15 @@ class Export(ABC):
 
     def labels_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The labels of several images of one size, predicted as one batch."""
-        return list(self._run("labels", np.stack(images)))
+        return list(self._computed("labels", np.stack(images)))
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
-        return self._run("probabilities", image[None])[0]
+        return self._computed("probabilities", image[None])[0]
 
     def probabilities_of(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """A classifier's of uint8 RGB images, each (H, W, 3) of its own size → float32 (N, classes)."""
-        return np.concatenate([self._run("probabilities", image[None]) for image in images])
+        return np.concatenate([self._computed("probabilities", image[None]) for image in images])
 
 
 class SavedModelExport(Export):
@@ -165,7 +166,7 @@ class LiteExport(Export):
 
     def labels_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The labels of several images, one after the other."""
-        return [self._run("labels", image[None])[0] for image in images]
+        return [self._computed("labels", image[None])[0] for image in images]
 
     def _run(self, name: str, images: np.ndarray) -> np.ndarray:
         if self.classifies:
@@ -180,13 +181,26 @@ class LiteExport(Export):
 SUFFIXES: dict[str, type[Export]] = {".pb": FrozenExport, ".onnx": OnnxExport, ".tflite": LiteExport}
 
 
-def open_export(path: str | Path, classifies: bool | None = False) -> Export | None:
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Makes an ExportError of whatever a runtime raises: each has exceptions of its own for a file that is damaged."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{what} ({cause}). Export it again.") from error
+
+
+def open_export(path: str | Path, classifies: bool | None = False, is_new: bool = False) -> Export | None:
     """→ the Export at `path`, or None where this is no export (but a checkpoint, perhaps).
 
     Args:
         path: a SavedModel's folder, a `.pb`, `.onnx` or `.tflite` file, or a folder written by export_seg.py or
             export_cls.py, which stands for the SavedModel in it.
         classifies: whether it is to be a classifier; None: either will do.
+        is_new: whether it was written just now, so that there is no checksum of it yet.
 
     Raises:
         ExportError: the export is missing or broken, its runtime is not installed, or it is of the other kind.
@@ -206,17 +220,14 @@ def open_export(path: str | Path, classifies: bool | None = False) -> Export | N
             raise ExportError(f"{path}: no such file")
     else:
         return None
-    try:
+    if not is_new:
+        check_whole(path)
+    with explained(f"{path}: cannot be opened as {kind.kind}"):
         export = kind(path)
-        if classifies not in (None, export.classifies):
-            is_one, task = ("a classifier", "cls") if export.classifies else ("a segmentation model", "seg")
-            raise ExportError(f"{path}: is {is_one}; it is for predict_{task}.py and eval_{task}.py")
-        return export
-    except UserError:
-        raise
-    except Exception as error:  # each runtime has exceptions of its own for a file that it cannot read
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{path}: cannot be opened as {kind.kind} ({cause}). Export it again.") from error
+    if classifies not in (None, export.classifies):
+        is_one, task = ("a classifier", "cls") if export.classifies else ("a segmentation model", "seg")
+        raise ExportError(f"{path}: is {is_one}; it is for predict_{task}.py and eval_{task}.py")
+    return export
 
 
 def _is_frozen_export(path: Path) -> bool:
@@ -237,20 +248,6 @@ def _saved_model_in(folder: Path) -> Path:
     described = read_description(folder)
     files = [entry["file"] for entry in described["formats"].values()] if described else []
     raise ExportError(f"{folder}: holds no SavedModel; name one of {', '.join(files) or 'none: it is empty'}")
-
-
-def read_description(folder: str | Path) -> dict[str, Any] | None:
-    """What the export.json in `folder` says, or None where there is none."""
-    path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        return None
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(described["classes"], list) or not isinstance(described["formats"], dict):
-            raise TypeError("`classes` must be a list and `formats` an object")
-        return described
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{path}: cannot be read ({error!r}). Export the model again.") from error
 
 
 def require(module: str) -> ModuleType:
