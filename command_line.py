@@ -3,14 +3,17 @@
 import argparse
 import dataclasses
 import importlib
+import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from engine.kinds import Kind, Option, OptionError, Options, described_options, flag, groups_of
+from engine import stopping
+from engine.kinds import PATH, Kind, Option, OptionError, Options, described_options, flag, groups_of
 from engine.startup import quiet_tensorflow
 from errors import UserError
 
@@ -19,29 +22,63 @@ Several = TypeVar("Several")
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Calls `main()` and exits with what it returns; a user's mistake is printed and exits with code 2."""
+    """Calls `main()` and exits with what it returns, with 2 after a user's mistake, with 128 + N after signal N."""
     quiet_tensorflow()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text of this system's encoding
+    stopping.listen()
     try:
         code = main()
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Exception:
-        if not _is_one_of_several():
-            raise
-        traceback.print_exc()  # which nobody does after os._exit
-        code = 1
+    except (Exception, KeyboardInterrupt) as error:
+        code = _ended_by(error)
     if code and _is_one_of_several():
         sys.stderr.flush()
         os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one
     sys.exit(code)
+
+
+def _ended_by(error: BaseException) -> int:
+    """Says what ended a program → its exit code; raises the error again where it is nobody's mistake but ours."""
+    if isinstance(error, KeyboardInterrupt) or stopping.received():  # a signal's error may be a thread's of TensorFlow
+        number = stopping.received() or signal.SIGINT
+        said = f": {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
+        print(f"stopped by {signal.Signals(number).name}{said}", file=sys.stderr)
+        return 128 + number
+    if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has seen enough
+        _drop_output()
+        return 0
+    if isinstance(error, UserError):
+        said = str(error)
+    elif isinstance(error, MemoryError):
+        said = f"out of memory ({error or 'no more to be had'}): ask for smaller or fewer images"
+    elif isinstance(error, OSError) and error.filename is not None:
+        said = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, OSError) and _is_full(sys.stdout):
+        said = f"standard output: cannot be written ({error.strerror})"
+        _drop_output()
+    elif _is_one_of_several():
+        traceback.print_exception(error)  # which nobody does after os._exit
+        return 1
+    else:
+        raise error
+    print(f"error: {said}", file=sys.stderr)
+    return 2
+
+
+def _is_full(stream: Any) -> bool:
+    """Whether a stream takes no more."""
+    try:
+        stream.write(" ")
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Sends what is still to be printed nowhere, that the end of the process does not fail at it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console() -> None:
@@ -55,15 +92,46 @@ def _is_one_of_several() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
+@dataclasses.dataclass(frozen=True)
+class ArgumentType:
+    """An argparse type of a kind of values."""
+
+    kind: Kind
+
+    def __call__(self, text: str) -> Any:
+        """The value that the text means."""
+        try:
+            return self.kind.from_text(text)
+        except OptionError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+
 class ProgramParser(argparse.ArgumentParser):
-    """A parser whose help begins with the program's own docstring, and whose errors are one line."""
+    """A parser whose help begins with the program's own docstring, and whose errors are one line.
+
+    What takes a value and says no type is a path.
+    """
 
     def __init__(self, description: str | None = None, **more: Any) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+        self.register("type", None, ArgumentType(PATH))
+        self.register("type", Path, ArgumentType(Kind(PATH.read, lambda text: Path(PATH.accept(text)))))
+
+    def add_subparsers(self, **more: Any) -> Any:
+        """As ever; the words of a command are for the command's own parser to judge."""
+        commands = super().add_subparsers(**more)
+        commands.type = str
+        return commands
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
-        raise UserError(f"{message}. --help lists what there is")
+        shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in message)
+        raise UserError(f"{shown}. --help lists what there is")
+
+
+def argument_type(kind: Kind) -> ArgumentType:
+    """What `add_argument` takes as its `type`."""
+    return ArgumentType(kind)
 
 
 def add_options(
@@ -109,6 +177,11 @@ def _add_flag(section: Any, name: str, described: Option, default: Any, paper: b
     section.add_argument(flag(name), *described.also, **settings)
 
 
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that lets an output folder hold files that no program of ours wrote (`files.output.claim`)."""
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files too")
+
+
 def chosen(args: argparse.Namespace, group: type[Group]) -> Group:
     """The group of options that a command line chose; options that it has no flag for are at their defaults."""
     return group(**{name: getattr(args, name) for name in described_options(group) if hasattr(args, name)})
@@ -124,18 +197,6 @@ def chosen_groups(args: argparse.Namespace, several: Several) -> Several:
     """`several` with the options that a command line chose."""
     groups = {name: chosen(args, type(group)) for name, group in groups_of(several).items()}
     return dataclasses.replace(several, **groups)  # type: ignore[type-var]
-
-
-def argument_type(kind: Kind) -> Callable[[str], Any]:
-    """An argparse type of a kind of values."""
-
-    def parse(text: str) -> Any:
-        try:
-            return kind.from_text(text)
-        except OptionError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse
 
 
 class _Joined(argparse.Action):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import command_line
 from data.places import VOC_PLACES, voc_folder
-from engine.kinds import flag
+from engine.kinds import TEXT, flag
 from engine.options import Looks, Opening, Pictures, PredictionFiles, Reading, ScoreFiles
 from errors import UserError
 
@@ -33,12 +33,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="checkpoint, archive, run, export or published name",
     )
     parser.add_argument("--data", help=f"folder in the VOC layout [the first there of {', '.join(VOC_PLACES)}]")
-    parser.add_argument("--image-set", default="val", help="[%(default)s]")
+    parser.add_argument("--image-set", type=command_line.argument_type(TEXT), default="val", help="[%(default)s]")
     parser.add_argument(
         "--predict-only", action="store_true", help="the image set has no masks, as VOC's test: nothing is scored"
     )
     for group in (Reading(), Pictures(), Opening(), Looks(), ScoreFiles(), PredictionFiles()):
         command_line.add_options(parser, group)
+    command_line.add_overwrite(parser)
     args = parser.parse_args(argv)
     check_flags(args)
     return args
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     as_read = {"ignore_label": reading.ignore_label, **command_line.chosen(args, Pictures).reading()}
     dataset = VOCSegmentation(data, args.image_set, masks=not args.predict_only, **as_read)
     outputs = {name: path for name in OUTPUTS if (path := getattr(args, name))}
-    measuring.check_outputs(outputs, dataset)
+    measuring.check_outputs(outputs, dataset, args.overwrite)
     models = measuring.open_models(args.ckpt, how, looks, dataset)
     measuring.check_data(dataset)
     if args.predict_only:

@@ -17,53 +17,76 @@ Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import command_line
+from engine.kinds import NAMES, Kind, Options
 from engine.options import Opening, Pictures
 from errors import UserError
 
 FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
 
 
-def format_list(text: str) -> tuple[str, ...]:
-    """An argparse type: "onnx,pb" → ("onnx", "pb")."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'none'}: there are {', '.join(FORMATS)}")
-    return names
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(names) <= set(FORMATS):
+        raise ValueError(f"must be of {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+FORMAT_LIST = Kind(NAMES.read, _known, "NAME,…")
+
+
+def add_export_flags(parser: argparse.ArgumentParser, how: Options) -> None:
+    """What export_cls.py takes too; `how` the model is opened is its own."""
+    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
+    parser.add_argument(
+        "--formats",
+        type=command_line.argument_type(FORMAT_LIST),
+        default=FORMATS,
+        metavar="NAME,…",
+        help="[all of the above]",
+    )
+    parser.add_argument(
+        "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
+    )
+    command_line.add_options(parser, how)
+    command_line.add_options(parser, Pictures())
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
-    parser.add_argument("--formats", type=format_list, default=FORMATS, metavar="NAME,…", help="[all of the above]")
-    parser.add_argument(
-        "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
-    )
-    command_line.add_options(parser, Opening())
-    command_line.add_options(parser, Pictures())
+    add_export_flags(parser, Opening())
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports, checks, and says where the exports are."""
     args = parse_arguments(argv)
+
+    def opened() -> Any:
+        from inference.opening import open_segmenter
+
+        return open_segmenter(args.ckpt, command_line.chosen(args, Opening))
+
+    return run_export(args, opened)
+
+
+def run_export(args: argparse.Namespace, open_model: Callable[[], Any]) -> int:
+    """Exports the model that `open_model` gives → exit code."""
     if args.precision != "float32":
         raise UserError(f"--precision {args.precision}: exports are float32; --formats has others that are smaller")
     from engine.startup import import_keras
 
     import_keras()
     from data.images import read_image
-    from inference.opening import open_segmenter
     from porting.export import check_installed, drawn_picture, export
 
     check_installed(args.formats)
     picture = read_image(args.image, **command_line.chosen(args, Pictures).reading()) if args.image else drawn_picture()
-    opened = open_segmenter(args.ckpt, command_line.chosen(args, Opening))
+    opened = open_model()
     print(opened.introduction())
     print(f"checked on {args.image or 'a drawn picture; --image checks on a real one'}", flush=True)
     good = True

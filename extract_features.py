@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import command_line
-from engine.kinds import POSITIVE_INT
+from engine.kinds import BATCH, PIXELS, TEXT
 from engine.options import Opening, Pictures
 from errors import UserError
 
@@ -24,13 +24,19 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line.ProgramParser(__doc__)
     parser.add_argument("images", nargs="+", metavar="FOLDER_OR_IMAGE", help="folders are searched to the bottom")
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
-    parser.add_argument("--end-point", required=True, metavar="KEY", help="such as resnet_v2_50/block3")
+    parser.add_argument(
+        "--end-point",
+        type=command_line.argument_type(TEXT),
+        required=True,
+        metavar="KEY",
+        help="such as resnet_v2_50/block3",
+    )
     parser.add_argument("--out", required=True, metavar="FEATURES.npy", help="where the array goes; the list beside it")
     parser.add_argument(
-        "--image-size", type=command_line.argument_type(POSITIVE_INT), default=224, help="pixels [%(default)s]"
+        "--image-size", type=command_line.argument_type(PIXELS), default=224, help="pixels [%(default)s]"
     )
     parser.add_argument(
-        "--batch-size", type=command_line.argument_type(POSITIVE_INT), default=16, help="images at once [%(default)s]"
+        "--batch-size", type=command_line.argument_type(BATCH), default=16, help="images at once [%(default)s]"
     )
     parser.add_argument("--pool", action="store_true", help="the mean over height and width")
     command_line.add_options(parser, Opening(), only=("model", "rename"))

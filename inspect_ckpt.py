@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import command_line
-from engine.kinds import POSITIVE_INT
+from engine.kinds import CLASSES, TEXT
 from engine.options import Restore
-from errors import UserError
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,12 +30,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument("--list", action="store_true", help="list the variables, and do nothing else: no model is built")
     what.add_argument(
         "--model",
+        type=command_line.argument_type(TEXT),
         metavar="NAME",
         help="which network is meant, and covered: resnet_v2_50, deeplab_v3/resnet_v2_50 …, or a scope [told by names]",
     )
     parser.add_argument(
         "--num-classes",
-        type=command_line.argument_type(POSITIVE_INT),
+        type=command_line.argument_type(CLASSES),
         help="of the model's head [told from the checkpoint]",
     )
     parser.add_argument("--stats", action="store_true", help="mean, std, min, max of all variables; says NaN and Inf")
@@ -88,10 +88,7 @@ def write_json(path: str, document: Any) -> None:
     """Writes what was found, whole or not at all."""
     from files.writing import write_whole
 
-    try:
-        write_whole(path, json.dumps(document, indent=1).encode())
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
+    write_whole(path, json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--probabilities", action="store_true", help="write them too: 4 bytes a pixel and class")
     parser.add_argument("--classes", metavar="FILE", help="names, one a line, background first [the model's]")
     parser.add_argument("--timing", action="store_true", help="say where the time went; predicts the first image twice")
+    command_line.add_overwrite(parser)
     command_line.add_options(parser, Opening())
     command_line.add_options(parser, Looks())
     command_line.add_options(parser, Pictures())
@@ -46,28 +47,25 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Predicts one input after the other."""
     args = parse_arguments(argv)
+    from files.output import claim
     from inference import prediction
 
     watch = prediction.Stopwatch(STARTED)
     tasks = prediction.plan(prediction.find_inputs(args.inputs), args.out, args.overlay, args.probabilities)
+    claim(args.out, "--out", args.overwrite)
     predictor = prediction.open_predictor(
         args.ckpt, command_line.chosen(args, Opening), command_line.chosen(args, Looks), tasks, watch
     )
     as_read = command_line.chosen(args, Pictures)
     class_names = prediction.class_names_of(predictor, args.classes)
     skipped = 0
-    try:
-        for task, found in prediction.predict(predictor, class_names, tasks, as_read):
-            if isinstance(found, UserError):
-                skipped += 1
-                print(f"skipped: {found}", file=sys.stderr, flush=True)
-            else:
-                print(f"{task.source}  {found}", flush=True)
-            watch.lap("first input read, predicted, written" if task is tasks[0] else "the other inputs")
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"{error.filename or args.out}: cannot be written ({error.strerror})") from error
+    for task, found in prediction.predict(predictor, class_names, tasks, as_read):
+        if isinstance(found, UserError):
+            skipped += 1
+            print(f"skipped: {found}", file=sys.stderr, flush=True)
+        else:
+            print(f"{task.source}  {found}", flush=True)
+        watch.lap("first input read, predicted, written" if task is tasks[0] else "the other inputs")
     print(f"{len(tasks) - skipped} of {len(tasks)} predicted → {args.out}")
     if args.timing:
         prediction.time_network(predictor, tasks[0], watch)

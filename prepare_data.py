@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import command_line
-from engine.kinds import LABEL, LABELS, NONNEGATIVE_INT, POSITIVE_INT, number
+from engine.kinds import LABELS, NONNEGATIVE_INT, number, whole
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     sample.add_argument(
         "--kind", choices=("voc", "folder"), default="voc", help="VOC's layout, or one folder a class [%(default)s]"
     )
-    counts: dict[str, Any] = {"type": command_line.argument_type(POSITIVE_INT), "metavar": "N"}
+    counts: dict[str, Any] = {"type": command_line.argument_type(whole(1, 100_000)), "metavar": "N"}
     sample.add_argument(
         "--train", **counts, default=48, help="training images; for folder, of each class [%(default)s]"
     )
@@ -64,7 +64,10 @@ def _add_pictures(commands: Any) -> None:
         help="CVAT's labelmap.txt, Roboflow's _classes.csv, or lines name,r,g,b",
     )
     meaning.add_argument(
-        "--foreground", metavar="VALUE", type=command_line.argument_type(LABEL), help="of masks of 0 and this, as 255"
+        "--foreground",
+        metavar="VALUE",
+        type=command_line.argument_type(whole(1, 255)),
+        help="of masks of 0 and this, as 255",
     )
     pictures.add_argument(
         "--map",

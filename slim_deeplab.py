@@ -5,15 +5,18 @@
     m = slim_deeplab.load("deeplabv3_mnv2_pascal_trainval.ckpt")    # a checkpoint, .tar.gz, directory, run or export
     m.predict("photo.jpg")                                          # a notebook shows the overlay and its legend
     print(m.evaluate("VOC2012", image_set="val"))                   # the table of `eval_seg.py`
+    slim_deeplab.load("runs/cls").predict("photo.jpg").classes      # a classifier's, the most probable first
     run = slim_deeplab.fine_tune("resnet_v2_50.ckpt", "VOC2012", recipe=slim_deeplab.Recipe(steps=3000))
 
 Options are groups (`engine.options`): `Opening(output_stride=8)`, `Looks(flip=True)`, `Recipe(steps=3000)`.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from engine.options import (
     FIRST_STAGE,
     SECOND_STAGE,
     Architecture,
+    ClassifierOpening,
     Devices,
     Learning,
     Looks,
@@ -36,6 +40,7 @@ from engine.options import (
     ScoreFiles,
     SegmentationImages,
     SegmentationLoss,
+    Weights,
 )
 from errors import UserError
 
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
     import keras
 
     from engine.run_directory import RunDirectory
+    from inference.accuracy import Measured as MeasuredClassifier
+    from inference.classification import OpenedModel
     from inference.measuring import Measured
     from inference.opening import Told
     from inference.protocols import Predictor
@@ -51,6 +58,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Architecture",
+    "Classification",
+    "Classifier",
+    "ClassifierOpening",
     "Devices",
     "Learning",
     "Looks",
@@ -163,11 +173,7 @@ class Model:
         Raises:
             UserError: a file that is no image, or an array of another kind.
         """
-        from data.images import read_image
-
-        image = picture if isinstance(picture, np.ndarray) else read_image(picture, **as_read.reading())
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"a picture must be uint8 RGB (H, W, 3). Received: {image.dtype} {image.shape}")
+        image = _picture(picture, as_read)
         return Prediction(image, self._predictor.labels(image), self.class_names, self._predictor)
 
     def evaluate(
@@ -197,40 +203,178 @@ class Model:
         return measuring.measure(opened, dataset, reading, scores, pictures)
 
 
-def load(ckpt: str | os.PathLike, how: Opening = Opening(), looks: Looks = Looks()) -> Model:
-    """Opens a segmentation model for prediction and evaluation.
+@dataclass(frozen=True)
+class Classification:
+    """A picture, and what a classifier says of it. A notebook shows it with its class.
+
+    Attributes:
+        picture: uint8 RGB (H, W, 3). class_names: of the model.
+        probabilities: float32 (classes,), in the order of `class_names`.
+    """
+
+    picture: np.ndarray
+    class_names: tuple[str, ...]
+    probabilities: np.ndarray
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, the most probable first."""
+        return tuple(name for name, _ in self.best(len(self.class_names)))
+
+    def best(self, top: int = 5) -> list[tuple[str, float]]:
+        """[(class, probability)] of the most probable classes, the most first."""
+        from inference.classification import best
+
+        return best(self.probabilities, self.class_names, top)
+
+    def _repr_png_(self) -> bytes:
+        from engine.pictures import captioned, fitted, png
+
+        return png(captioned(fitted(self.picture, 320)[None], [(self._caption(), True)], columns=1))
+
+    def _caption(self) -> str:
+        (name, probability), *_ = self.best(1)
+        return f"{name} {100 * probability:.1f} %"
+
+    def __repr__(self) -> str:
+        height, width = self.picture.shape[:2]
+        said = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in self.best())
+        return f"Classification({width}x{height}: {said})"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier that `load` opened.
+
+    Attributes:
+        path: what it was opened from. class_names: in the order of its probabilities.
+        network: the Keras model, images (N, H, W, 3) preprocessed as `network.preprocessing` says → logits; None for
+            an export, as are `report` and `told`.
+        report: what was loaded. told: what was known of the network before.
+    """
+
+    path: str
+    class_names: tuple[str, ...]
+    network: "keras.Model | None"
+    report: "Report | None"
+    told: "Told | None"
+    _opened: "OpenedModel" = field(repr=False)
+
+    @property
+    def identity(self) -> "Identity | None":
+        """What the checkpoint's names tell; None for an export."""
+        return self.told.identity if self.told else None
+
+    @property
+    def assumed(self) -> str:
+        """One line about what a checkpoint cannot tell and was taken as slim has it; empty for nothing."""
+        return self.told.assumed if self.told else ""
+
+    def predict(self, picture: str | Path | np.ndarray, as_read: Pictures = Pictures()) -> Classification:
+        """Classifies a picture: a file, or uint8 RGB (H, W, 3), of any size.
+
+        Raises:
+            UserError: a file that is no image, or an array of another kind.
+        """
+        from inference.classification import probabilities_of
+
+        image = _picture(picture, as_read)
+        return Classification(image, self.class_names, probabilities_of(self._opened, [image])[0])
+
+    def evaluate(
+        self,
+        data: str | Path,
+        image_set: str = "val",
+        *,
+        label: Mapping[str, str] = MappingProxyType({}),
+        reading: Reading = Reading(batch_size=16),
+        pictures: PredictionFiles = PredictionFiles(),
+        as_read: Pictures = Pictures(),
+    ) -> "MeasuredClassifier":
+        """Scores the classifier on DATA/IMAGE_SET/CLASS/ or a list, as `eval_cls.py` does; prints as its table.
+
+        Args:
+            label: {the data's class: the model's}, for those that have other names.
+
+        Raises:
+            UserError: data that cannot be read, or a class that the model does not have.
+        """
+        from data.image_folder import labelled_pictures
+        from inference import accuracy
+
+        dataset = labelled_pictures(data, image_set, **as_read.reading())
+        labels = accuracy.labels_of(self._opened, dataset, label)
+        return accuracy.measure(Path(self.path).name, self._opened, dataset, labels, reading, pictures)
+
+
+def _picture(picture: str | Path | np.ndarray, as_read: Pictures) -> np.ndarray:
+    from data.images import read_image
+
+    image = picture if isinstance(picture, np.ndarray) else read_image(picture, **as_read.reading())
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"a picture must be uint8 RGB (H, W, 3). Received: {image.dtype} {image.shape}")
+    return image
+
+
+def load(ckpt: str | os.PathLike, how: Weights | None = None, looks: Looks = Looks()) -> Model | Classifier:
+    """Opens a model for prediction and evaluation: a segmentation model, or a classifier.
 
     Args:
         ckpt: what `--ckpt` takes: a checkpoint, `.tar.gz`, directory, run, or export.
-        how: what is otherwise than the run, else the checkpoint's names, tell.
-        looks: how often an image is looked at.
+        how: what is otherwise than the run, else the checkpoint's names, tell: an Opening, or of a classifier a
+            ClassifierOpening.
+        looks: how often an image is looked at; not by a classifier.
 
     Raises:
-        UserError: nothing there that can be opened, or not all of it; or an option that an export cannot heed.
+        UserError: nothing there that can be opened, or not all of it; or an option that an export cannot heed, or that
+            is for the other kind of model.
     """
     from engine.startup import import_keras
     from inference.prediction import refuse_checkpoint_options
     from inference.runtimes import open_export
 
     path = os.fspath(ckpt)
-    export = open_export(path)
-    if export is not None:
-        refuse_checkpoint_options(path, how, looks)
-        return Model(path, tuple(export.class_names), None, None, None, how, looks, export)
-    import_keras()
-    from inference.opening import open_segmenter
+    export = open_export(path, classifies=None)
+    if export is None:
+        import_keras()
+        from inference.opening import classifies, open_segmenter
 
-    opened = open_segmenter(path, how)
+        is_classifier = classifies(path, how or Opening())
+    else:
+        is_classifier = export.classifies
+    kind, is_one = (ClassifierOpening, "a classifier") if is_classifier else (Opening, "a segmentation model")
+    if not isinstance(how or kind(), kind):
+        raise UserError(f"{path}: is {is_one}; how it is opened is a {kind.__name__}. Received: {how}")
+    if is_classifier:
+        return _classifier(path, how, looks)
+    opening = how if isinstance(how, Opening) else Opening()
+    if export is not None:
+        refuse_checkpoint_options(path, opening, looks)
+        return Model(path, tuple(export.class_names), None, None, None, opening, looks, export)
+    opened = open_segmenter(path, opening)
     return Model(
         path,
         opened.class_names,
         opened.model,
         opened.report,
         opened.told,
-        how,
+        opening,
         looks,
         opened.predictor(looks),
     )
+
+
+def _classifier(path: str, how: Weights | None, looks: Looks) -> Classifier:
+    from engine.kinds import changed
+    from inference.classification import open_model
+
+    if given := changed(looks):
+        raise UserError(f"{path}: is a classifier, which looks at a picture once; leave out {', '.join(given)}")
+    model = open_model(path, how if isinstance(how, ClassifierOpening) else ClassifierOpening())
+    opened, names = model.opened, tuple(model.classifier.class_names)
+    if opened is None:
+        return Classifier(path, names, None, None, None, model)
+    return Classifier(path, names, opened.model, opened.report, opened.told, model)
 
 
 def fine_tune(

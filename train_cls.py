@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 import command_line
+from engine.kinds import TEXT
 from engine.options import ClassificationTraining
 
 
@@ -22,7 +23,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="checkpoint, archive, run or published name to start from; none: scratch",
     )
     parser.add_argument("--data", required=True, help="folder with train/CLASS and val/CLASS")
-    parser.add_argument("--model", help="backbone, e.g. resnet_v2_50 [told from the checkpoint]")
+    parser.add_argument(
+        "--model", type=command_line.argument_type(TEXT), help="backbone, e.g. resnet_v2_50 [told from the checkpoint]"
+    )
     parser.add_argument(
         "--compare",
         action="store_true",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import command_line
 from data.places import VOC_PLACES, voc_folder
+from engine.kinds import TEXT
 from engine.options import FIRST_STAGE, SECOND_STAGE
 
 
@@ -29,7 +30,9 @@ def _parser(stage2: bool) -> argparse.ArgumentParser:
         help="checkpoint, archive, run or published name to start from; none: scratch",
     )
     parser.add_argument("--data", help=f"folder in the VOC layout [the first there of {', '.join(VOC_PLACES)}]")
-    parser.add_argument("--model", help="backbone, e.g. resnet_v2_50 [told from the checkpoint]")
+    parser.add_argument(
+        "--model", type=command_line.argument_type(TEXT), help="backbone, e.g. resnet_v2_50 [told from the checkpoint]"
+    )
     parser.add_argument(
         "--stage2",
         action="store_true",

@@ -57,8 +57,8 @@ class CachedOnDisk(Cached):
     """Keeps in a folder what `dataset[i]` read once, one file a sample, which later runs and other processes read too.
 
     A file's name stands for the sample's source files with their sizes and times of change, the settings they are
-    read with and the decoders: where any of these changes, or the file is damaged, the sample is read anew. What is then
-    out of use stays in the folder.
+    read with and the decoders: where any of these changes, or the file is damaged, the sample is read anew. What is
+    then out of use stays in the folder.
 
     Args:
         dataset: whose `files(i)` are the paths that its `dataset[i]` reads.

@@ -38,13 +38,13 @@ def class_file(root: str | Path) -> Path | None:
     return there[0] if there else None
 
 
-def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Reads class names, one a line and background first.
+def read_class_names(path: str | Path, most: int = MOST_CLASSES) -> tuple[str, ...]:
+    """Reads class names, one a line; of masks the background first.
 
     labelme's `labels.txt` is understood: its `__ignore__` is the label 255, its `_background_` the background.
 
     Raises DataError for an empty line, a header or comment, a name that is there twice, or fewer than 2 or more than
-    255 classes.
+    `most` classes.
     """
     lines = [line.strip() for line in read_lines(path)]
     while lines and not lines[-1]:
@@ -58,8 +58,8 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         if name in names:
             raise DataError(f"{path}, line {number}: the class {name!r} is there twice.")
         names.append(name)
-    if not 2 <= len(names) <= MOST_CLASSES:
-        raise DataError(f"{path}: must name 2 to {MOST_CLASSES} classes, background included; found {len(names)}.")
+    if not 2 <= len(names) <= most:
+        raise DataError(f"{path}: must name 2 to {most} classes, background included; found {len(names)}.")
     return tuple(names)
 
 

@@ -1,4 +1,4 @@
-"""Where the data set is that a user means, the command that makes it where there is none, and whether it has room."""
+"""Where the data set is that a user means, the command that makes it where there is none, and whether there is room."""
 
 import os
 from collections.abc import Collection
@@ -40,3 +40,19 @@ def voc_folder(asked: str | os.PathLike | None, image_sets: Collection[str] = ()
             "and SBD's masks; --train-set train trains on VOC's alone."
         )
     return str(path)
+
+
+def check_memory(images: int, side: int, what: str, values: int = 4) -> None:
+    """Raises UserError where the pixels of so many squares are more than all of this machine's memory.
+
+    Args:
+        side: pixels.
+        what: the flags that ask for them.
+        values: of a pixel, of 4 bytes each: RGB and a label, or RGB and a logit a class.
+    """
+    needed, there = 4 * values * images * side**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"{what}: {images:,} x {side:,} x {side:,} pixels take {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f} GB of memory; ask for less"
+        )

@@ -37,10 +37,11 @@ def draw_voc(root: str | Path, train: int = 48, val: int = 16, seed: int = 0) ->
         seed: a whole number, 0 or more.
 
     Raises:
-        DataError: a number that cannot be.
+        DataError: a number that cannot be, or a folder with lists of another data set.
     """
     root = Path(root)
     _check(train, val, seed)
+    _check_lists(root / "ImageSets" / "Segmentation")
     names = {}
     for prefix, stream, count in ("train", _TRAIN, train), ("val", _VAL, val), ("extra", _EXTRA, train // 2):
         names[prefix] = [f"{prefix}_{number:05d}" for number in range(count)]
@@ -76,6 +77,13 @@ def draw_image_folder(root: str | Path, train: int = 48, val: int = 16, seed: in
                 rng = np.random.default_rng([seed, _FOLDER, stream, label, number])
                 image, _ = _scene(rng, objects=1, label=label)
                 _write_jpeg(root / split / name / f"{name}_{number:05d}.jpg", image)
+
+
+def _check_lists(folder: Path) -> None:
+    """Raises DataError where there are lists that were not drawn: they would be replaced."""
+    lists, classes = sorted(folder.glob("*.txt")), folder / "classes.txt"
+    if lists and not (classes.is_file() and classes.read_bytes().split() == [name.encode() for name in CLASS_NAMES]):
+        raise DataError(f"{lists[0]}: is of another data set, which would be drawn over; name another --out.")
 
 
 def _check(train: int, val: int, seed: int) -> None:

@@ -10,24 +10,30 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
-    """A confusion matrix (classes, classes) as a chart → the bytes of a PNG.
+def confusion_picture(
+    matrix: np.ndarray, class_names: Sequence[str], columns: Sequence[str] | None = None, of: str = "pixels"
+) -> bytes:
+    """A confusion matrix (classes, columns) as a chart → the bytes of a PNG.
 
     A row a true class, in percent of its pixels; a class without pixels has a grey row.
+
+    Args:
+        columns: what is predicted, the classes if None.
+        of: what is counted.
     """
+    columns = class_names if columns is None else columns
     matrix = np.asarray(matrix, np.float64)
     support = matrix.sum(axis=1, keepdims=True)
     percent = np.divide(100 * matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0)
-    classes = len(class_names)
-    cell = min(0.36, 24 / classes)  # inches
+    cell = min(0.36, 24 / max(matrix.shape))  # inches
     font: dict[str, Any] = {"fontsize": 22 * cell}
-    figure, axes = _figure(3 + cell * classes, 2.2 + cell * classes)
+    figure, axes = _figure(3 + cell * len(columns), 2.2 + cell * len(class_names))
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     axes.set_facecolor("0.9")
-    axes.set_xticks(range(classes), class_names, rotation=90, **font)
-    axes.set_yticks(range(classes), class_names, **font)
-    axes.set_xticks(np.arange(0.5, classes - 1), minor=True)
-    axes.set_yticks(np.arange(0.5, classes - 1), minor=True)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, **font)
+    axes.set_yticks(range(len(class_names)), class_names, **font)
+    axes.set_xticks(np.arange(0.5, len(columns) - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, len(class_names) - 1), minor=True)
     axes.grid(which="minor", color="0.8", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
     axes.set(xlabel="predicted", ylabel="truth")
@@ -35,7 +41,7 @@ def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
         if value >= 0.5:  # what rounds to 0 is left out, for what matters to be seen
             colour = "white" if value > 60 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, **font)
-    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label="% of the true class's pixels")
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label=f"% of the true class's {of}")
     return _png(figure)
 
 

@@ -2,13 +2,18 @@
 
 import dataclasses
 import math
+import os
+import stat
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from errors import UserError
 
 NONE = "none"  # the value of an option, where its being None means that it is told elsewhere
-LARGEST = 2**31 - 1  # what counts, sizes and seeds may be at most: more than any machine has of anything
+LARGEST = 2**31 - 1  # what counts and seeds may be at most: what NumPy, TensorFlow and Keras all take
+LARGEST_NUMBER = 1e9  # what numbers may be at most, unless a kind says otherwise
+MOST = 32  # values of a list
 
 
 class OptionError(UserError, ValueError):
@@ -34,13 +39,19 @@ class Kind:
         try:
             return self.accept(self.read(text))
         except (ValueError, TypeError, OverflowError) as error:
-            raise OptionError(f"{_reason(error)}, got {text}") from error
+            raise OptionError(f"{_reason(error)}, got {_on_one_line(text)}") from error
 
 
 def _reason(error: Exception) -> str:
     """What an option's value must be. Python's own errors of int() and float() do not say it."""
     text = str(error)
     return text if text.startswith("must") else "must be a number"
+
+
+def _on_one_line(text: str) -> str:
+    """What was typed, as an error can show it."""
+    shown = text if text.isprintable() and text else repr(text)
+    return shown if len(shown) <= 200 else f"{shown[:200]} … ({len(text)} characters)"
 
 
 def option(default: Any, meaning: str, kind: Kind | None = None, **more: Any) -> Any:
@@ -88,7 +99,8 @@ class Option:
 class Options:
     """A group of options on one subject: a frozen dataclass whose fields are made by `option`.
 
-    Its values are checked when it is made, wherever they come from. Raises OptionError.
+    Its values, and whether they go together (`check`), are checked when it is made, wherever they come from. Raises
+    OptionError.
 
     Attributes:
         title: of the group, in help texts.
@@ -102,6 +114,10 @@ class Options:
             value = getattr(self, field.name)
             if value is not None or field.default is not None:
                 object.__setattr__(self, field.name, _accepted(field.name, value, field.metadata["option"]))
+        self.check()
+
+    def check(self) -> None:
+        """Raises OptionError where values that are right by themselves contradict each other."""
 
 
 def _accepted(name: str, value: Any, described: Option) -> Any:
@@ -115,8 +131,8 @@ def _accepted(name: str, value: Any, described: Option) -> Any:
             value = described.kind.accept(value)
         if described.choices and value not in described.choices:
             raise ValueError(f"must be one of {', '.join(map(str, described.choices))}")
-    except (ValueError, TypeError) as error:
-        raise OptionError(f"{name} {error}. Received: {value!r}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise OptionError(f"{name} {_reason(error)}. Received: {value!r}") from error
     return value
 
 
@@ -178,17 +194,15 @@ def whole(low: int = 0, high: int = LARGEST) -> Kind:
     return Kind(read, accept, "N")
 
 
-def number(low: float = 0.0, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:
+def number(low: float = 0.0, high: float = LARGEST_NUMBER, *, above: bool = False, below: bool = False) -> Kind:
     """Finite numbers from `low` to `high`, without the one or the other where `above` or `below`."""
-    bounds = ([f"above {low:g}" if above else f"{low:g} or more"] if math.isfinite(low) else []) + (
-        [f"below {high:g}" if below else f"at most {high:g}"] if math.isfinite(high) else []
-    )
+    bounds = f"{'above' if above else 'from'} {low:g} {'and below' if below else 'to'} {high:g}"
 
     def accept(value: Any) -> float:
         value = float(value)
         inside = (low < value if above else low <= value) and (value < high if below else value <= high)
         if not (math.isfinite(value) and inside):
-            raise ValueError(f"must be a number, {' and '.join(bounds)}")
+            raise ValueError(f"must be a number {bounds}")
         return value
 
     return Kind(float, accept, "X")
@@ -200,76 +214,129 @@ def or_none(of: Kind) -> Kind:
     def accept(value: Any) -> Any:
         try:
             return NONE if value == NONE else of.accept(value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{_reason(error)}, or {NONE}") from error
 
     return Kind(lambda text: NONE if text == NONE else of.read(text), accept, f"{of.takes}|{NONE}")
 
 
-def several(of: Kind, takes: str, count: int | None = None, *, empty: bool = False) -> Kind:
-    """Comma-separated values of one kind → tuple; `count` of them where that is given."""
+def several(of: Kind, takes: str, count: int | None = None) -> Kind:
+    """Comma-separated values of one kind → tuple; `count` of them where that is given, else MOST at most."""
 
     def read(text: str) -> tuple:
-        return tuple(of.read(part.strip()) for part in text.split(",") if part.strip())
+        return tuple(of.read(part.strip()) for part in text.split(","))
 
     def accept(values: Any) -> tuple:
         if isinstance(values, (str, int, float)):
             raise ValueError(f"must be a list, {takes}")
         values = tuple(of.accept(value) for value in values)
-        if (count is not None and len(values) != count) or not (values or empty):
+        if (count is not None and len(values) != count) or not values:
             raise ValueError(f"must be {takes}")
+        if len(values) > MOST:
+            raise ValueError(f"must be {takes} of {MOST} values at most")
         return values
 
     return Kind(read, accept, takes)
 
 
+def several_or_none(of: Kind, takes: str) -> Kind:
+    """The same, or an empty tuple, which is the word "none" in a text."""
+    some = several(of, takes)
+    return Kind(
+        lambda text: () if text.strip() == NONE else some.read(text),
+        lambda values: () if isinstance(values, (tuple, list)) and not values else some.accept(values),
+        f"{takes}|{NONE}",
+    )
+
+
 def _text(value: Any) -> str:
     text = str(value)
-    if not text:
+    if not text.strip():
         raise ValueError("must not be empty")
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("must have no line breaks or other control characters")
     return text
 
 
-TEXT = Kind(str, _text)  # paths, too
+def _path(value: Any) -> str:
+    text = _text(value)
+    try:
+        mode = os.stat(os.path.expanduser(text)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return text  # there is none yet, or it is a pattern, or a published name
+    except UnicodeEncodeError as error:
+        raise ValueError("must be a path that this system can have") from error
+    except OSError as error:
+        raise ValueError(f"must be a path that can be followed ({error.strerror})") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError("must be a file or a folder, and is a device, a pipe or a socket")
+    return text
+
+
+def _name(value: Any) -> str:
+    text = _text(value)
+    if len(text.encode(errors="surrogatepass")) > 200:  # a file may be named after it, of 255 bytes
+        raise ValueError("must have 200 bytes at most")
+    return text
+
+
+TEXT = Kind(str, _name)
+PATH = Kind(str, _path)  # of a file or folder that is there, or that can be; also whatever else `--ckpt` takes
 POSITIVE_INT = whole(1)
 NONNEGATIVE_INT = whole(0)
 POSITIVE = number(above=True)
 NONNEGATIVE = number()
 SHARE = number(0, 1, above=True)
+SMOOTHING = number(0, 1, below=True)  # of what was: momentum and decay, under which nothing is ever forgotten
+PIXELS = whole(1, 32_768)  # a side; no larger picture can be read, and a square of it takes 13 GB
+BATCH = whole(1, 65_536)  # images
+CLASSES = whole(1, 32_768)
+THREADS = whole(1, 1024)
+DEVICES = whole(1, 256)
+DILATION = whole(1, 512)
 
 
 def _class_weights(value: Any) -> str | tuple[float, ...]:
-    return value if isinstance(value, str) and value else several(NONNEGATIVE, "W0,W1,…").accept(value)
+    weights = several(NONNEGATIVE, "W0,W1,…")
+    if not isinstance(value, str):
+        return weights.accept(value)
+    return weights.accept(weights.read(value)) if "," in value else _path(value)
 
 
 CLASS_WEIGHTS = Kind(str, _class_weights, "W0,W1,…")
 
 
-def _range(values: Any) -> tuple[float, float]:
-    low, high = several(POSITIVE, "LOW,HIGH", 2).accept(values)
-    if low > high:
-        raise ValueError("must be LOW,HIGH with LOW no more than HIGH")
-    return low, high
+def ordered(of: Kind, gap: float = 0.0) -> Kind:
+    """LOW,HIGH of one kind, HIGH no less than LOW and `gap`."""
+    pair = several(of, "LOW,HIGH", 2)
+
+    def accept(values: Any) -> tuple[float, float]:
+        low, high = pair.accept(values)
+        if high < low + gap or (gap and high == low):
+            raise ValueError(f"must be LOW,HIGH with LOW {'less' if gap else 'no more'} than HIGH")
+        return low, high
+
+    return Kind(pair.read, accept, "LOW,HIGH")
 
 
-RANGE = Kind(several(POSITIVE, "LOW,HIGH", 2).read, _range, "LOW,HIGH")
-
-
-def _value_range(values: Any) -> tuple[float, float]:
-    low, high = several(number(-math.inf), "LOW,HIGH", 2).accept(values)
-    if low >= high:
-        raise ValueError("must be LOW,HIGH with LOW less than HIGH")
-    return low, high
-
-
-VALUE_RANGE = Kind(several(number(-math.inf), "LOW,HIGH", 2).read, _value_range, "LOW,HIGH")
-INTS = several(POSITIVE_INT, "A,B,C", empty=True)
+RANGE = ordered(number(0.01, 100))
+VALUE_RANGE = ordered(number(-LARGEST_NUMBER), 1e-9)
 SCALES = several(number(0, 8, above=True), "S,…")
-
-
-GRID = Kind(lambda text: () if text.strip() == "none" else INTS.read(text), INTS.accept, "A,B,C|none")
-SIZE = several(POSITIVE_INT, "H,W", 2)
+GRID = several_or_none(DILATION, "A,B,C")
+SIZE = several(PIXELS, "H,W", 2)
 MEAN = several(number(0, 255), "R,G,B", 3)
+
+
+def _filled(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`read`, but for a text that names nothing: from a command line that is a mistake, such as an unset variable."""
+
+    def filled(text: str) -> Any:
+        found = read(_text(text))
+        if not found:
+            raise ValueError("must not be empty")
+        return found
+
+    return filled
 
 
 def _scopes(values: Any) -> tuple[str, ...]:
@@ -277,7 +344,7 @@ def _scopes(values: Any) -> tuple[str, ...]:
     return tuple(part.strip().strip("/") for text in given for part in text.split(",") if part.strip().strip("/"))
 
 
-SCOPES = Kind(_scopes, _scopes, "SCOPE,…")
+SCOPES = Kind(_filled(_scopes), _scopes, "SCOPE,…")
 
 
 def _names(values: Any) -> tuple[str, ...]:
@@ -285,19 +352,21 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(str(name).strip() for name in given if str(name).strip())
 
 
-NAMES = Kind(_names, _names, "CLASS,…")
+NAMES = Kind(_filled(_names), _names, "CLASS,…")
 
 
 def _hosts(values: Any) -> tuple[str, ...]:
     hosts = tuple(part.strip() for part in (values.split(",") if isinstance(values, str) else values) if part.strip())
     for address in hosts:
         name, _, port = address.rpartition(":")
-        if not name or not port.isdecimal():
+        if not name or not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 2**16):
             raise ValueError(f"must be ADDRESS:PORT, not {address!r}")
+    if len(set(hosts)) < len(hosts):
+        raise ValueError("must not name a host twice")
     return hosts
 
 
-HOSTS = Kind(_hosts, _hosts, "ADDRESS:PORT,…")
+HOSTS = Kind(_filled(_hosts), _hosts, "ADDRESS:PORT,…")
 
 
 def _read_renames(text: str) -> dict[str, str]:
@@ -316,18 +385,33 @@ def _renames(pairs: Any) -> dict[str, str]:
     return {str(old).strip("/"): str(new).strip("/") for old, new in pairs.items()}
 
 
-RENAMES = Kind(_read_renames, _renames, "OLD=NEW")
+RENAMES = Kind(_filled(_read_renames), _renames, "OLD=NEW")
+
+
+def _read_labelled(text: str) -> dict[str, str]:
+    pairs = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    if not pairs or not all(theirs.strip() and ours.strip() for theirs, _, ours in pairs):
+        raise ValueError("must be THEIRS=OURS,…")
+    return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+
+
+LABELLED = Kind(
+    _read_labelled, lambda pairs: {str(theirs): str(ours) for theirs, ours in pairs.items()}, "THEIRS=OURS,…"
+)
 
 
 LABEL = whole(0, 255)
 
 
 def _read_labels(text: str) -> dict[int, int]:
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    pairs = [part.partition("=") for part in text.split(",")]
     try:
-        return {int(value): int(label) for value, _, label in pairs}
+        found = [(int(value), int(label)) for value, _, label in pairs]
     except ValueError as error:
         raise ValueError("must be VALUE=CLASS,…, numbers from 0 to 255") from error
+    if len(dict(found)) < len(found):
+        raise ValueError("must name each VALUE once")
+    return dict(found)
 
 
 def _labels(pairs: Any) -> dict[int, int]:
@@ -337,14 +421,14 @@ def _labels(pairs: Any) -> dict[int, int]:
 LABELS = Kind(_read_labels, _labels, "VALUE=CLASS,…")
 
 
+FED = number(-LARGEST_NUMBER)
+
+
 def _read_feeds(text: str) -> dict[str, float]:
     name, _, value = text.rpartition("=")
-    if not name:
+    if not name.strip():
         raise ValueError("must be NAME=NUMBER")
-    try:
-        return {name: float(value)}
-    except ValueError as error:
-        raise ValueError("must be NAME=NUMBER") from error
+    return {_text(name): FED.read(value)}
 
 
-FEEDS = Kind(_read_feeds, lambda pairs: {str(name): float(value) for name, value in pairs.items()}, "NAME=NUMBER")
+FEEDS = Kind(_read_feeds, lambda pairs: {str(name): FED.accept(value) for name, value in pairs.items()}, "NAME=NUMBER")

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.kinds import (
+    BATCH,
     CLASS_WEIGHTS,
+    DEVICES,
     FEEDS,
     GRID,
     HOSTS,
-    INTS,
+    LABEL,
     MEAN,
     NAMES,
     NONNEGATIVE,
     NONNEGATIVE_INT,
+    PATH,
+    PIXELS,
     POSITIVE,
     POSITIVE_INT,
     RANGE,
@@ -26,13 +30,14 @@ from engine.kinds import (
     SCOPES,
     SHARE,
     SIZE,
+    SMOOTHING,
     TEXT,
+    THREADS,
     VALUE_RANGE,
+    OptionError,
     Options,
-    number,
     option,
     or_none,
-    whole,
 )
 
 MEANT = "which network of the checkpoint, by its kind or its scope there"
@@ -59,7 +64,26 @@ class Restore(Options):
 
 
 @dataclass(frozen=True)
-class Architecture(Options):
+class Feeding(Options):
+    """What a network is fed, where it is not to be as told."""
+
+    title = "what the network is fed"
+
+    preprocessing: str | None = option(
+        None,
+        "[-1, 1], or RGB less a mean: slim's, DeepLab's, or Caffe's, which is BGR; a run keeps it",
+        TEXT,
+        shown=TOLD,
+        choices=("unit-range", "mean-subtracted", "deeplab-mean-subtracted", "caffe-mean-subtracted"),
+    )
+    mean: tuple[float, float, float] | None = option(
+        None, "of red, green and blue, which is subtracted", MEAN, shown=TOLD
+    )
+    bgr: bool | None = option(None, "the network is fed blue first", shown=TOLD)
+
+
+@dataclass(frozen=True)
+class Architecture(Feeding):
     """The segmentation model, where it is not to be as told: None is what the run, the checkpoint, or the paper has."""
 
     title = "model"
@@ -76,7 +100,11 @@ class Architecture(Options):
         None, "dilations of block4's units; `none` for none", GRID, paper="1,2,4", shown=TOLD
     )
     atrous_rates: tuple[int, ...] | None = option(
-        None, "dilations of the head's branches at output stride 16", INTS, paper="6,12,18", shown=TOLD
+        None,
+        "dilations of the head's branches at output stride 16; `none` for none",
+        GRID,
+        paper="6,12,18",
+        shown=TOLD,
     )
     features: str | None = option(
         None,
@@ -100,21 +128,23 @@ class Architecture(Options):
         unit="pixels",
         shown=f"{TOLD}: over all",
     )
-    preprocessing: str | None = option(
-        None,
-        "[-1, 1], or RGB less a mean: slim's, DeepLab's, or Caffe's, which is BGR; a run keeps it",
-        TEXT,
-        shown=TOLD,
-        choices=("unit-range", "mean-subtracted", "deeplab-mean-subtracted", "caffe-mean-subtracted"),
-    )
-    mean: tuple[float, float, float] | None = option(
-        None, "of red, green and blue, which is subtracted", MEAN, shown=TOLD
-    )
-    bgr: bool | None = option(None, "the network is fed blue first", shown=TOLD)
 
 
 @dataclass(frozen=True)
-class Opening(Architecture):
+class Weights(Options):
+    """Which weights of a checkpoint are taken, and what is computed with them in."""
+
+    title = "model"
+
+    precision: str = option("float32", "of the computation", TEXT, choices=("float32", "bfloat16"))
+    model: str | None = option(None, MEANT, TEXT, shown="the only one")
+    allow_unused: tuple[str, ...] = option((), UNUSED, SCOPES)
+    rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
+    ema: bool = option(False, "take the moving averages of variables where there are any")
+
+
+@dataclass(frozen=True)
+class Opening(Weights, Architecture):
     """How a checkpoint's segmentation model is opened."""
 
     title = "model"
@@ -123,16 +153,36 @@ class Opening(Architecture):
         None,
         "images are padded to this square, larger ones by less; best a multiple of the output stride plus one, where "
         "features and pixels have their corners aligned. `none`: they keep their own size, as rishizek's code has it",
-        or_none(POSITIVE_INT),
+        or_none(PIXELS),
         unit="pixels",
         paper="513",
         shown="the run's, else 513",
     )
-    precision: str = option("float32", "of the computation", TEXT, choices=("float32", "bfloat16"))
-    model: str | None = option(None, MEANT, TEXT, shown="the only one")
-    allow_unused: tuple[str, ...] = option((), UNUSED, SCOPES)
-    rename: dict[str, str] = option({}, RENAMED, RENAMES, repeated=True)
-    ema: bool = option(False, "take the moving averages of variables where there are any")
+
+
+@dataclass(frozen=True)
+class ClassifierOpening(Weights, Feeding):
+    """How a checkpoint's classifier is opened, and what it is shown of a picture."""
+
+    title = "model"
+
+    image_size: int | None = option(
+        None, "side of the square that the network sees", POSITIVE_INT, unit="pixels", shown="the run's, else 224"
+    )
+    central_fraction: float = option(0.875, "how much of a picture is seen; slim's", SHARE, unit="a fraction")
+    resize: str | None = option(
+        None,
+        "`square`: that fraction of the shorter side is a square, resized by area, as train_cls.py validates; "
+        "`shorter-side`: it is resized to image size over fraction and the middle cut out, as slim's "
+        "vgg_preprocessing; `stretch`: the fraction of height and width becomes the square whatever its shape, as "
+        "slim's inception_preprocessing",
+        TEXT,
+        shown="square for a run, else shorter-side",
+        choices=("square", "shorter-side", "stretch"),
+    )
+    classes: str | None = option(
+        None, "names of the classes, one a line", PATH, takes="FILE", shown="the run's, else ImageNet's or numbers"
+    )
 
 
 @dataclass(frozen=True)
@@ -153,7 +203,7 @@ class Looks(Options):
         None,
         "larger pictures go through the backbone by windows of this side, where memory does not hold them whole; the "
         "head sees all of them at once",
-        POSITIVE_INT,
+        PIXELS,
         unit="pixels",
         shown="whole",
     )
@@ -199,7 +249,7 @@ class SegmentationImages(Options):
         "trainaug", "image set to train on", TEXT, paper="trainaug, for its submission's second stage trainval"
     )
     val_set: str = option("val", "image set to evaluate on", TEXT, paper="val")
-    crop_size: int = option(513, "side of the squares that are trained on", POSITIVE_INT, unit="pixels", paper="513")
+    crop_size: int = option(513, "side of the squares that are trained on", PIXELS, unit="pixels", paper="513")
     scale_range: tuple[float, float] = option(
         (0.5, 2.0), "images are scaled by a random factor in it", RANGE, paper="0.5,2.0"
     )
@@ -207,11 +257,11 @@ class SegmentationImages(Options):
     cache: str = option(
         "none",
         "keep decoded training images in `memory` or in a folder, 4 bytes a pixel",
-        TEXT,
+        PATH,
         takes="none|memory|DIR",
         free=True,
     )
-    ignore_label: int = option(255, IGNORED, whole(0, 255))
+    ignore_label: int = option(255, IGNORED, LABEL)
     allow_absent: tuple[str, ...] = option(
         (),
         "classes that no pixel of the training set may have; any other that is absent stops the start",
@@ -221,9 +271,7 @@ class SegmentationImages(Options):
     allow_repeats: bool = option(
         False, "an image may be in both image sets, or twice in one; scores then prove little", free=True
     )
-    eval_size: int = option(
-        513, "validation images are padded to this square", POSITIVE_INT, unit="pixels", paper="513"
-    )
+    eval_size: int = option(513, "validation images are padded to this square", PIXELS, unit="pixels", paper="513")
 
 
 @dataclass(frozen=True)
@@ -232,7 +280,7 @@ class ClassificationImages(Options):
 
     title = "images"
 
-    image_size: int = option(224, "side of the squares that the network sees", POSITIVE_INT, unit="pixels")
+    image_size: int = option(224, "side of the squares that the network sees", PIXELS, unit="pixels")
     strict_data: bool = option(False, "stop at files that are no images instead of skipping")
 
 
@@ -266,7 +314,7 @@ class Recipe(Options):
     title = "recipe"
 
     steps: int = option(30_000, "training steps", POSITIVE_INT, paper="30,000 in each stage")
-    batch_size: int = option(16, "images a step", POSITIVE_INT, paper="16")
+    batch_size: int = option(16, "images a step", BATCH, paper="16")
     accumulate: int = option(
         1,
         "a step's images are computed in so many parts, one after the other: the memory of one part, and the gradient "
@@ -276,7 +324,7 @@ class Recipe(Options):
     learning_rate: float = option(0.007, "base rate", NONNEGATIVE, paper="0.007, in the second stage 0.001")
     power: float = option(0.9, "of the poly schedule, (1 - step/steps)^power", NONNEGATIVE, paper="0.9")
     warmup_steps: int = option(0, "the rate rises in a line over the first steps", NONNEGATIVE_INT, paper="0")
-    momentum: float = option(0.9, "TensorFlow 1's", number(0, 1, below=True), paper="0.9")
+    momentum: float = option(0.9, "TensorFlow 1's", SMOOTHING, paper="0.9")
     weight_decay: float = option(
         1e-4,
         "L2 on convolution kernels: half the sum of squares joins the loss, as TensorFlow 1 and the paper have it",
@@ -289,7 +337,7 @@ class Recipe(Options):
     bn_decay: float | None = option(
         None,
         "decay of batch norm's moving statistics",
-        number(0, 1, below=True),
+        SMOOTHING,
         paper="0.9997",
         shown="0.9997 at 30,000 steps, for fewer what forgets as much",
     )
@@ -300,6 +348,13 @@ class Recipe(Options):
         TEXT,
         choices=("float32", "bfloat16"),
     )
+
+    def check(self) -> None:
+        """Whether warm-up and steps, batch and parts go together."""
+        if self.batch_size % self.accumulate:
+            raise OptionError(f"--accumulate {self.accumulate}: must divide the batch of {self.batch_size} images")
+        if self.warmup_steps >= self.steps:
+            raise OptionError(f"--warmup-steps {self.warmup_steps}: must be fewer than the {self.steps} steps")
 
 
 @dataclass(frozen=True)
@@ -329,7 +384,7 @@ class Run(Options):
 
     title = "run"
 
-    run_dir: str = option("runs/seg", "where all of the run goes; it resumes", TEXT, takes="DIR", free=True)
+    run_dir: str = option("runs/seg", "where all of the run goes; it resumes", PATH, takes="DIR", free=True)
     dry_run: bool = option(False, "stop after the report, before anything is written", free=True)
     log_every: int = option(20, "steps between two rows of the log", POSITIVE_INT)
     save_every: int | None = option(
@@ -340,7 +395,8 @@ class Run(Options):
     )
     histograms: bool = option(False, "TensorBoard: weights' histograms and gradient norms by scope too", free=True)
     keep: int = option(2, "how many last checkpoints stay", POSITIVE_INT, free=True)
-    workers: int = option(2, "threads that read images", whole(1, 1024), free=True)
+    workers: int = option(2, "threads that read images", THREADS, free=True)
+    data_changed: bool = option(False, "go on with a run whose data are no longer as they were", free=True)
 
     def saves_every(self, steps: int) -> int:
         """Steps between two checkpoints of a run of so many."""
@@ -361,7 +417,7 @@ class Devices(Options):
         1,
         "GPUs of this machine, and of each host, that share each batch; without any, so many parts of the CPU, to try "
         "things out",
-        POSITIVE_INT,
+        DEVICES,
         free=True,
     )
     hosts: tuple[str, ...] | None = option(
@@ -387,9 +443,9 @@ class Reading(Options):
 
     title = "reading"
 
-    batch_size: int = option(1, "images of one size that are predicted at once", POSITIVE_INT)
-    workers: int = option(2, "threads that read images", whole(1, 1024))
-    ignore_label: int = option(255, IGNORED, whole(0, 255))
+    batch_size: int = option(1, "images of one size that are predicted at once", BATCH)
+    workers: int = option(2, "threads that read images", THREADS)
+    ignore_label: int = option(255, IGNORED, LABEL)
 
 
 @dataclass(frozen=True)
@@ -398,10 +454,10 @@ class ScoreFiles(Options):
 
     title = "scores, of one or several models"
 
-    json: str | None = option(None, "all scores and the confusion matrix; of several models a list", TEXT, takes="FILE")
-    csv: str | None = option(None, "a row a class and a mean, a column a model; fractions", TEXT, takes="FILE")
+    json: str | None = option(None, "all scores and the confusion matrix; of several models a list", PATH, takes="FILE")
+    csv: str | None = option(None, "a row a class and a mean, a column a model; fractions", PATH, takes="FILE")
     trimap: str | None = option(
-        None, "draw the mIoU within 1 … 40 pixels of boundaries; numbers go to --json", TEXT, takes="FILE.png"
+        None, "draw the mIoU within 1 … 40 pixels of boundaries; numbers go to --json", PATH, takes="FILE.png"
     )
 
 
@@ -411,14 +467,19 @@ class PredictionFiles(Options):
 
     title = "pictures and predictions, of one model"
 
-    sheet: str | None = option(None, "draw some images, their truth and predictions", TEXT, takes="FILE.png")
+    sheet: str | None = option(None, "draw some images, their truth and predictions", PATH, takes="FILE.png")
     sheet_images: int = option(6, "how many", POSITIVE_INT)
-    worst: str | None = option(None, "list and draw the images of lowest mIoU", TEXT, takes="FILE.png")
+    worst: str | None = option(
+        None,
+        "list and draw the images of lowest mIoU, or of the least probability for their class",
+        PATH,
+        takes="FILE.png",
+    )
     worst_images: int = option(8, "how many", POSITIVE_INT)
-    confusion: str | None = option(None, "draw the confusion matrix", TEXT, takes="FILE.png")
-    save_pred: str | None = option(None, "write each prediction into this folder as a palette PNG", TEXT, takes="DIR")
+    confusion: str | None = option(None, "draw the confusion matrix", PATH, takes="FILE.png")
+    save_pred: str | None = option(None, "write each prediction into this folder as a palette PNG", PATH, takes="DIR")
     voc_submission: str | None = option(
-        None, "write the archive that the VOC evaluation server takes", TEXT, takes="FILE.tar.gz"
+        None, "write the archive that the VOC evaluation server takes", PATH, takes="FILE.tar.gz"
     )
     competition: str = option(
         "comp6",
@@ -439,9 +500,9 @@ class Verification(Architecture):
         None, "of the model", POSITIVE_INT, shown="as OLD has it", choices=(4, 8, 16, 32)
     )
     model: str | None = option(None, MEANT, TEXT, shown="the only one")
-    ckpt: str | None = option(None, "weights of this project's model", TEXT, shown="those of OLD")
+    ckpt: str | None = option(None, "weights of this project's model", PATH, shown="those of OLD")
     old_ckpt: str | None = option(
-        None, "variables of OLD's graph", TEXT, takes="CKPT", shown="beside the .meta, else --ckpt"
+        None, "variables of OLD's graph", PATH, takes="CKPT", shown="beside the .meta, else --ckpt"
     )
     input: str | None = option(
         None, "tensor of OLD to feed the picture to", TEXT, takes="NAME", shown="its placeholder"
@@ -455,8 +516,8 @@ class Verification(Architecture):
         also=("--rename",),
     )
     tolerance: float = option(1e-4, "of the largest magnitude", NONNEGATIVE)
-    size: int | None = option(None, "the picture is resized to N x N", POSITIVE_INT, shown="as OLD wants, else not")
-    json: str | None = option(None, "write all of it to this file too", TEXT, takes="FILE")
+    size: int | None = option(None, "the picture is resized to N x N", PIXELS, shown="as OLD wants, else not")
+    json: str | None = option(None, "write all of it to this file too", PATH, takes="FILE")
 
 
 @dataclass(frozen=True)

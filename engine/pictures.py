@@ -152,8 +152,20 @@ def captioned(images: np.ndarray, captions: Iterable[tuple[str, bool]], columns:
         top, left = index // columns * (height + _LINE), index % columns * width
         picture[top : top + height, left : left + width] = image
         colour = (0, 110, 0) if good else (190, 0, 0)
-        cv2.putText(picture, text, (left + 3, top + height + 15), _FONT, _SIZE, colour, 1, cv2.LINE_AA)
+        below = picture[top + height : top + height + _LINE, left : left + width]  # where a long text is cut
+        cv2.putText(below, text, (3, 15), _FONT, _SIZE, colour, 1, cv2.LINE_AA)
     return picture
+
+
+def fitted(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 RGB (H, W, 3) → uint8 (side, side, 3): all of the picture, in the middle of a white square."""
+    scale = side / max(image.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.full((side, side, 3), 255, np.uint8)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    square[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=interpolation)
+    return square
 
 
 def _titles(titles: Sequence[str], tile: int, gap: int) -> np.ndarray:

@@ -1,51 +1,74 @@
-"""Folders that a program fills with files: only ever its own are replaced."""
+"""Folders of predictions, each of which says itself that it is one: nothing else is ever replaced there."""
 
-import json
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from errors import UserError
-from files.writing import write_whole
+from files.writing import make_folder
 
-LIST = ".written.json"  # in such a folder: the names of what the programs wrote there
+_HEADER = 33  # bytes before a PNG's second chunk: signature 8, then IHDR's length 4, type 4, data 13, CRC 4
+_ARCHIVE = {"probabilities.npy", "class_names.npy"}  # what a prediction's .npz holds
+CLASSES_HEAD = "picture,class_1,probability_1"  # what a table of classified pictures begins with
 
 
-def claim(folder: str | Path, names: Iterable[str], flag: str, overwrite: bool = False) -> None:
-    """Takes `folder` for the files `names`, which are about to be written; their list is kept in it.
+def _text_chunk(keyword: str, text: str) -> bytes:
+    body = b"tEXt" + keyword.encode("latin-1") + b"\0" + text.encode("latin-1")
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+
+
+_MARK = _text_chunk("Software", "slim-deeplab prediction")
+
+
+def marked(png: bytes) -> bytes:
+    """A PNG that says that it is a prediction: as its software, in the keyword of the format's standard."""
+    return png[:_HEADER] + _MARK + png[_HEADER:]
+
+
+def claim(folder: str | Path, flag: str, overwrite: bool = False) -> None:
+    """Makes the folder that predictions are about to be written to.
 
     Args:
-        names: relative to the folder.
-        flag: that named the folder, for the error's text.
-        overwrite: whether it may hold files that no program of ours wrote; those of the same names are replaced.
+        flag: that named it, for the error's text.
+        overwrite: whether it may hold anything else than predictions.
 
     Raises:
-        UserError: it is a file, or holds files that were not written by an earlier claim. Hidden ones do not count.
+        UserError: it is a file, or holds other files than predictions. Hidden ones do not count.
         WriteError: it cannot be written to.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{flag} {folder}: is a file; name a folder")
-    own = _written(folder)
-    foreign = [name for name in _files(folder) if name not in own] if not overwrite else []
+    foreign = [] if overwrite else [path for path in _files(folder) if not _is_prediction(path)]
     if foreign:
         others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise UserError(
-            f"{flag} {folder}: holds files that were not written by this program ({foreign[0]}{others}); name another "
-            "folder, or say --overwrite to write among them"
+            f"{flag} {folder}: holds files that are no predictions of this program ({foreign[0].name}{others}); name "
+            "another folder, or say --overwrite to write among them and replace what has the same name"
         )
-    listed = sorted(own.union(names))
-    write_whole(folder / LIST, json.dumps({"files": listed}, indent=1, ensure_ascii=False))
+    make_folder(folder)
 
 
-def _files(folder: Path) -> list[str]:
-    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
-    return [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
+def _files(folder: Path) -> Iterable[Path]:
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
+    return (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def _written(folder: Path) -> set[str]:
-    """The names that earlier claims wrote down; none where the list is damaged, so that nothing is taken for ours."""
+def _is_prediction(path: Path) -> bool:
     try:
-        listed = json.loads((folder / LIST).read_bytes())["files"]
-        return {str(name) for name in listed}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        if path.suffix == ".png":
+            with open(path, "rb") as file:
+                return file.read(_HEADER + len(_MARK))[_HEADER:] == _MARK
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return set(archive.namelist()) >= _ARCHIVE
+        if path.suffix == ".csv":
+            with open(path, "rb") as file:
+                return file.read(len(CLASSES_HEAD)) == CLASSES_HEAD.encode()
+        if path.name.endswith("_overlay.mp4"):  # no place for a mark: its legend has one
+            return _is_prediction(path.with_name(path.name.removesuffix("_overlay.mp4") + "_legend.png"))
+    except (OSError, zipfile.BadZipFile):
+        pass
+    return False

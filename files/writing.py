@@ -34,9 +34,9 @@ class WriteError(UserError):
 
 
 def why(error: BaseException) -> str:
-    """What the system or TensorFlow says, in a line."""
+    """What the system or TensorFlow says, in a line; of the latter without the operation that says it."""
     text = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-    lines = str(text).strip().splitlines()
+    lines = re.sub(r"\{\{function_node .*?\}\} | \[Op:\w+\]", "", str(text)).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__
 
 
@@ -84,6 +84,14 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
     """Writes bytes, or text as UTF-8, as the file `path`, whole or not at all. Raises WriteError."""
     with beside(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises WriteError where nothing can be written to `path`, which is left as it is."""
+    with writing(path):
+        partial = _partial(Path(path).parent, "")
+        partial.touch()
+        partial.unlink()
 
 
 @contextmanager

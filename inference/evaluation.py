@@ -18,8 +18,11 @@ from tqdm import tqdm
 from data.datasets import Dataset, ImageDataset, NamedDataset, Sample
 from data.pipeline import Transform, evaluation_batches, original_errors
 from data.transforms import pad_to
-from data.voc import IGNORE_LABEL, write_mask
+from data.voc import IGNORE_LABEL, mask_png
+from engine import stopping
 from engine.pictures import captioned, sheet, spread_over
+from files.output import marked
+from files.writing import write_whole
 from inference.metrics import confusion_matrix, scores
 from inference.predictor import Part, Segmenter, Tensor, padded_size
 from inference.protocols import Consumer, Predictor, Share
@@ -73,6 +76,7 @@ def evaluate(
         )
         with original_errors():
             for images, labels in batches:
+                stopping.check()
                 # NumPy in between: what tf.data gives, JAX does not take.
                 counted = counter.predict_on_batch((np.asarray(images), np.asarray(labels)))
                 total += np.asarray(counted, np.int64)
@@ -119,15 +123,23 @@ def predicted(
         for indices in _by_size(dataset, predictor.padded_size).values()
         for start in range(0, len(indices), batch_size)
     ]
+    for indices, samples in read_ahead(dataset, batches, workers):
+        images, masks = zip(*samples, strict=True)
+        yield from zip(indices, predictor.labels_of(list(images)), masks, strict=True)
+
+
+def read_ahead(
+    dataset: Dataset, batches: Sequence[Sequence[int]], workers: int
+) -> Iterator[tuple[Sequence[int], list[Sample]]]:
+    """Yields (indices, samples) of one batch after the other, in constant memory; threads read ahead."""
     with ThreadPoolExecutor(workers) as readers:
-        ahead: deque[tuple[list[int], list[Future[Sample]]]] = deque()
+        ahead: deque[tuple[Sequence[int], list[Future[Sample]]]] = deque()
         for batch in (*batches, *[None] * workers):
             if batch is not None:
                 ahead.append((batch, [readers.submit(dataset.__getitem__, index) for index in batch]))
             if len(ahead) > workers or (batch is None and ahead):
                 indices, samples = ahead.popleft()
-                images, masks = zip(*(sample.result() for sample in samples), strict=True)
-                yield from zip(indices, predictor.labels_of(list(images)), masks, strict=True)
+                yield indices, [sample.result() for sample in samples]
 
 
 def feed(
@@ -145,6 +157,7 @@ def feed(
     """
     with ImageProgress(len(dataset)) as progress:
         for index, labels, mask in predicted(predictor, dataset, batch_size=batch_size, workers=workers):
+            stopping.check()
             for consumer in consumers:
                 consumer.add(index, labels, mask)
             progress.advance()
@@ -190,7 +203,7 @@ class PredictionWriter:
 
     def add(self, index: int, labels: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Writes the labels of the image `index`, uint8 (H, W)."""
-        write_mask(self.folder / f"{self.names[index]}.png", labels)
+        write_whole(self.folder / f"{self.names[index]}.png", marked(mask_png(labels)))
 
 
 class ImageProgress:
@@ -314,6 +327,7 @@ def evaluate_classifier(model: keras.Model, batches: Iterable[tuple[Tensor, Tens
     right, loss, count = 0, 0.0, 0
     with original_errors():
         for images, targets in batches:
+            stopping.check()
             labels = np.asarray(targets)
             logits = np.asarray(model.predict_on_batch(np.asarray(images)), np.float64)
             log_sum = np.logaddexp.reduce(logits, axis=-1)

@@ -1,7 +1,6 @@
 """Images in, features out: batch by batch onto the disk, whole or not at all."""
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from data.images import DataError, read_image
+from data.places import check_memory
 from data.transforms import resize_center_crop
 from engine.device import use_xla
 from engine.options import Pictures
 from errors import UserError
+from files.writing import folder_in
 
 
 def extract(
@@ -31,6 +32,8 @@ def extract(
         image_size: each image's central square is resized to this many pixels.
         skipped: a list that gets the DataError of every file that cannot be read.
     """
+    batch = min(batch_size, len(paths))
+    check_memory(batch, image_size, f"--batch-size {batch_size} and --image-size {image_size}")
     model.compile(jit_compile=use_xla())
     for start in range(0, len(paths), batch_size):
         images, read = [], []
@@ -49,29 +52,29 @@ def extract(
 def write_features(path: str | Path, rows: Iterable[tuple[Any, np.ndarray]]) -> tuple[int, ...]:
     """Writes (name, array) pairs, all of one shape, as `path` and the names as .txt beside it. → the array's shape
 
-    Raises UserError when there are none or the place cannot be written; what was there before is then untouched.
+    Raises UserError when there are none, the place cannot be written, or the .txt would replace another file; what was
+    there before is then untouched.
     """
     path = Path(path)
+    names_file = path.with_suffix(".txt")
+    if names_file == path or (names_file.exists() and not path.exists()):
+        raise UserError(f"{names_file}: would be replaced by the names of what is in {path.name}; name another --out")
     names: list[str] = []
     shape: tuple[int, ...] = ()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
-            raw, array, listing = (Path(beside, name) for name in ("raw", "array", "listing"))
-            with open(raw, "wb") as file:
-                for name, row in rows:
-                    names.append(str(name))
-                    shape = row.shape
-                    file.write(row.tobytes())
-            if not names:
-                raise UserError(f"{path}: nothing to write, not one of the files could be read as an image")
-            shape = (len(names), *shape)
-            with open(array, "wb") as file, open(raw, "rb") as values:  # the header says how many came in the end
-                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-                shutil.copyfileobj(values, file)
-            listing.write_text("".join(f"{name}\n" for name in names))
-            listing.replace(path.with_suffix(".txt"))
-            array.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    with folder_in(path.parent) as folder:
+        raw, array, listing = (folder / name for name in ("raw", "array", "listing"))
+        with open(raw, "wb") as file:
+            for name, row in rows:
+                names.append(str(name))
+                shape = row.shape
+                file.write(row.tobytes())
+        if not names:
+            raise UserError(f"{path}: nothing to write, not one of the files could be read as an image")
+        shape = (len(names), *shape)
+        with open(array, "wb") as file, open(raw, "rb") as values:  # the header says how many came in the end
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            shutil.copyfileobj(values, file)
+        listing.write_text("".join(f"{name}\n" for name in names))
+        array.replace(path)
+        listing.replace(names_file)
     return shape

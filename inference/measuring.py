@@ -1,10 +1,6 @@
 """An evaluation: opens models, measures each on a data set, and writes what was asked for."""
 
 import contextlib
-import csv
-import io
-import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data.image_folder import LabelledPictures
 from data.report import report_on
 from data.voc import VOCSegmentation, unnamed
 from engine.charts import confusion_picture, trimap_picture
@@ -19,8 +16,10 @@ from engine.kinds import flag as flag_of
 from engine.options import Looks, Opening, PredictionFiles, Reading, ScoreFiles
 from engine.pictures import png
 from engine.scans import scan_folder
+from engine.tables import write_scores
 from errors import UserError
-from files.writing import write_whole
+from files.output import claim
+from files.writing import check_writable, write_whole
 from inference import evaluation
 from inference.boundary import TrimapCounter
 from inference.metrics import score_rows, score_table, scores_by_class
@@ -75,9 +74,13 @@ def open_models(paths: Sequence[str], how: Opening, looks: Looks, dataset: VOCSe
 
     Raises UserError where one cannot be opened, or has another number of classes than the data.
     """
+    return [_open(name, path, how, looks, dataset) for name, path in zip(table_names(paths), paths, strict=True)]
+
+
+def table_names(paths: Sequence[str]) -> list[str]:
+    """What models are called in tables: the last part of their paths, or where two share it all of it."""
     names = [Path(path).name for path in paths]
-    names = names if len(set(names)) == len(names) else list(paths)
-    return [_open(name, path, how, looks, dataset) for name, path in zip(names, paths, strict=True)]
+    return names if len(set(names)) == len(names) else list(paths)
 
 
 def _open(name: str, path: str, how: Opening, looks: Looks, dataset: VOCSegmentation) -> OpenedModel:
@@ -116,35 +119,40 @@ def check_data(dataset: VOCSegmentation) -> None:
     found.check()
 
 
-def check_outputs(outputs: Mapping[str, str], dataset: VOCSegmentation) -> None:
+def check_outputs(
+    outputs: Mapping[str, str], dataset: VOCSegmentation | LabelledPictures, overwrite: bool = False
+) -> None:
     """Makes the folders of what is to be written, so that nothing is predicted in vain.
 
     Args:
         outputs: {flag's name: path}; `save_pred` is a folder, all others are files.
+        overwrite: whether that folder may hold files that are no predictions of ours.
 
-    Raises UserError where one cannot be written, two are one file, or predictions would replace masks.
+    Raises UserError where one cannot be written, two are one file, or predictions would lie among other files.
     """
     if "voc_submission" in outputs:
         check_submission(outputs["voc_submission"], dataset.num_classes)
-    own_folders = {dataset.root.resolve()}
-    for index in range(len(dataset)):  # a folder of the data set may be a link to elsewhere
-        own_folders |= {file.parent.resolve() for file in dataset.files(index) if file is not None}
+    files = [file for index in range(len(dataset)) for file in dataset.files(index) if file is not None]
+    own_files = {dataset.root.resolve(), *(file.resolve() for file in files)}
+    # A folder of the data set may be a link to elsewhere, and one of masks may not be in use.
+    own_folders = {dataset.root.resolve(), *(path.resolve() for path in dataset.root.glob("*/"))}
+    own_folders |= {file.parent.resolve() for file in files}
     seen: dict[Path, str] = {}
     for name, written in outputs.items():
         path, flag = Path(written), flag_of(name)
         if path.resolve() in seen:
             raise UserError(f"{flag} {path}: {seen[path.resolve()]} is to be written there too; name another")
         seen[path.resolve()] = flag
-        folder = path if name == "save_pred" else path.parent
         if name != "save_pred" and path.is_dir():
             raise UserError(f"{flag} {path}: is a folder; name a file")
-        if name == "save_pred" and {path.resolve(), path.resolve().parent} & own_folders:
+        if name != "save_pred" and path.resolve() in own_files:
+            raise UserError(f"{flag} {path}: is a file of the data set itself; name another")
+        if name == "save_pred" and {path.resolve(), *path.resolve().parents} & own_folders:
             raise UserError(f"{flag} {path}: is a folder of the data set itself; name one outside {dataset.root}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f"{flag} {path}: cannot be written there ({error.strerror})") from error
+        if name == "save_pred":
+            claim(path, flag, overwrite)
+        else:
+            check_writable(path)
 
 
 def measure(
@@ -218,13 +226,7 @@ def report(measured: Sequence[Measured], dataset: VOCSegmentation, scores: Score
     print(score_table(matrices, dataset.class_names))
     for image in results[0].get("worst", ()):
         print(f"worst: {image['name']}  mIoU {100 * image['miou']:.1f} %")
-    if scores.csv:
-        lines = io.StringIO()
-        csv.writer(lines, lineterminator="\n").writerows(score_rows(matrices, dataset.class_names))
-        write_whole(scores.csv, lines.getvalue().encode())
+    write_scores(scores, score_rows(matrices, dataset.class_names), results)
     if scores.trimap:
         curves = {found.name: found.result["trimap"]["miou_present"] for found in measured}
         write_whole(scores.trimap, trimap_picture(results[0]["trimap"]["widths"], curves))
-    if scores.json:
-        content = results[0] if len(results) == 1 else results
-        write_whole(scores.json, json.dumps(content, indent=1, allow_nan=False).encode())

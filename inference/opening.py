@@ -6,7 +6,7 @@ and can be said otherwise by an `Architecture`.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,29 +14,38 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from data.voc import VOC_CLASSES, names_of
+from data.class_names import read_class_names
+from data.imagenet import imagenet_names
+from data.images import DataError
+from data.places import check_memory
+from data.views import SHORTER_SIDE, SQUARE, View
+from data.voc import VOC_CLASSES, names_of, unnamed
 from engine.device import set_precision, use_xla
 from engine.kinds import NONE
-from engine.options import Architecture, Looks, Opening
+from engine.options import Architecture, ClassifierOpening, Feeding, Looks, Opening, Weights
 from engine.published import located
-from engine.run_directory import read_config, run_of
+from engine.run_directory import run_of
+from engine.run_records import read_config
 from errors import UserError
+from files.records import RecordError
 from inference.predictor import crop_size_advice
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
 from models.families.family import Change, Translation
 from models.identify import Identity, identify
-from models.layers import ON_TENSORFLOW, to_be_restored
+from models.layers import ON_TENSORFLOW, Network, to_be_restored
 from models.leftovers import check_meaning
 from models.preprocessing import Preprocessing, preprocessing_of, slims_preprocessing
 from models.scopes import within
 from models.weight_init import Report, checkpoint_guided_init, rename_scope
 
 if TYPE_CHECKING:
-    from inference.predictor import ModelPredictor
+    from inference.predictor import ClassifierPredictor, ModelPredictor
     from models.taps import Tap
 
 EVALUATION_SIZE = 513  # pixels; the paper's
+CLASSIFIER_SIZE = 224  # pixels; slim's default_image_size of the networks that are here
+MOST_CLASSES = 100_000  # that a classifier's names may be of
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,28 @@ class Told:
         config: what `build_segmenter` or `build_classifier` takes.
         identity: what the checkpoint's names tell; None without a checkpoint.
         assumed: one line about the settings that names cannot tell and nobody said; empty for none.
+        source: the config.json that all of `config` is from; None where it is not.
     """
 
     config: dict[str, Any]
     identity: Identity | None = None
     assumed: str = ""
+    source: Path | None = None
 
     @property
     def translation(self) -> Translation:
         """From the checkpoint's names and values to this project's."""
         return Translation() if self.identity is None else self.identity.translation
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Within it, a network that cannot be built is the mistake of the file that its configuration is from."""
+        try:
+            yield
+        except UserError as error:
+            if self.source is None:
+                raise
+            raise RecordError(f"{self.source}: its model cannot be built: {error}") from error
 
     def introduction(self, ema: bool = True) -> str:
         """What was told and what was assumed, in lines for a person; empty without a checkpoint.
@@ -124,13 +145,16 @@ def backbone_to_train(
     if name in BACKBONES and (only := _only_backbone(path, rename)) not in (None, name):
         raise UserError(f"{path}: holds {only}, not the {name} that --model asks for")
     identity = checkpoint_identity(path, rename, name)
-    config = {
+    return Told(_classifier_config(identity, num_classes), identity)
+
+
+def _classifier_config(identity: Identity, num_classes: int) -> dict[str, Any]:
+    return {
         "backbone": identity.backbone,
         "num_classes": num_classes,
         "depth_multiplier": identity.depth_multiplier,
         "divisible_by": identity.divisible_by,
     }
-    return Told(config, identity)
 
 
 def _only_backbone(path: str, rename: Mapping[str, str] | None) -> str | None:
@@ -158,8 +182,12 @@ def segmenter_of(
     if run is not None:
         config = _of_today(read_config(run)["model"])
         if "output_stride" not in config:
-            raise UserError(f"{checkpoint}: this run trained a classifier, not a segmentation model")
-        return Told(config | asked_of(architecture, config), identity)
+            raise UserError(
+                f"{checkpoint}: this run trained a classifier, not a segmentation model; it is for predict_cls.py, "
+                "eval_cls.py and export_cls.py"
+            )
+        asked = asked_of(architecture, config)
+        return Told(config | asked, identity, source=None if asked else run / "config.json")
     with _said_of(checkpoint):
         config = identity.segmenter() | graph
     asked = asked_of(architecture, config)
@@ -186,7 +214,7 @@ def asked_of(architecture: Architecture, config: Mapping[str, Any]) -> dict[str,
     return asked if fed is None else asked | {"preprocessing": fed.to_config()}
 
 
-def _preprocessing_asked(architecture: Architecture, config: Mapping[str, Any]) -> Preprocessing | None:
+def _preprocessing_asked(architecture: Feeding, config: Mapping[str, Any]) -> Preprocessing | None:
     named, mean, bgr = architecture.preprocessing, architecture.mean, architecture.bgr
     if named is None and mean is None and bgr is None:
         return None
@@ -325,12 +353,124 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
     class_names, eval_size = names_of(told.config["num_classes"]), EVALUATION_SIZE
     if run is not None:
         said = read_config(run)
-        class_names, eval_size = said["classes"], said["arguments"].get("eval_size", EVALUATION_SIZE)
+        class_names, eval_size = tuple(said["classes"]), said["arguments"].get("eval_size", EVALUATION_SIZE)
     size = eval_size if how.crop_size is None else how.crop_size
     crop_size = None if size == NONE else int(size)
+    if crop_size is not None:
+        check_memory(1, crop_size, f"--crop-size {crop_size}", values=3 + model.num_classes)
     if advice := crop_size_advice(model, crop_size):
         print(advice, flush=True)
-    return OpenedSegmenter(model, told, report, tuple(class_names), crop_size, how.ema)
+    return OpenedSegmenter(model, told, report, class_names, crop_size, how.ema)
+
+
+def classifies(checkpoint: str | Path, how: Weights = Weights()) -> bool:
+    """Whether a checkpoint or run is a classifier's, as its run or its names tell."""
+    checkpoint = located(checkpoint)
+    if (run := run_of(checkpoint)) is not None:
+        return "output_stride" not in read_config(run)["model"]
+    identity = checkpoint_identity(checkpoint, how.rename, how.model)
+    return identity.num_classes is not None and not identity.segments
+
+
+def classifier_of(checkpoint: str | Path, how: ClassifierOpening = ClassifierOpening()) -> Told:
+    """The classifier that a checkpoint was saved from: its run's, or else told from its names.
+
+    Raises UserError when the checkpoint holds none.
+    """
+    run = run_of(checkpoint)
+    identity, _ = _identity_and_graph(checkpoint, how.rename, how.model, how.allow_unused)
+    for_segmenters = "it is for predict_seg.py, eval_seg.py and export_seg.py"
+    if run is not None:
+        config = read_config(run)["model"]
+        if "output_stride" in config:
+            raise UserError(f"{checkpoint}: this run trained a segmentation model, not a classifier; {for_segmenters}")
+    elif identity.segments:
+        raise UserError(f"{checkpoint}: holds {identity}, a segmentation model, not a classifier; {for_segmenters}")
+    elif identity.num_classes is None:
+        raise UserError(f"{checkpoint}: holds {identity}; train_cls.py trains one on it")
+    else:
+        config = _classifier_config(identity, identity.num_classes)
+    fed = _preprocessing_asked(how, config)
+    source = None if run is None or fed is not None else run / "config.json"
+    return Told(config if fed is None else config | {"preprocessing": fed.to_config()}, identity, source=source)
+
+
+@dataclass(frozen=True)
+class OpenedClassifier:
+    """A classifier with the weights of a checkpoint, and what the program that uses it must know.
+
+    Attributes:
+        model: a backbone with slim's classifier. told: what was known of it before it was built, and what was assumed.
+        report: of its initialization.
+        class_names: those of --classes, else the run's, else ImageNet's, else "class 0" …
+        view: what it is shown of a picture. ema: whether its weights are moving averages.
+    """
+
+    model: Network
+    told: Told
+    report: Report
+    class_names: tuple[str, ...]
+    view: View
+    ema: bool = False
+
+    def introduction(self) -> str:
+        """What was opened: the model, what was assumed of it, what it is shown, and how much of it arrived."""
+        lines = self.report.text().splitlines()
+        shown = f"pictures: {self.view}; {self.model.preprocessing}"
+        return "\n".join(filter(None, (lines[0], self.told.introduction(self.ema), shown, lines[-1])))
+
+    def predictor(self) -> "ClassifierPredictor":
+        """A ClassifierPredictor of it."""
+        from inference.predictor import ClassifierPredictor
+
+        return ClassifierPredictor(self.model, self.class_names, self.view)
+
+
+def open_classifier(checkpoint: str | Path, how: ClassifierOpening = ClassifierOpening()) -> OpenedClassifier:
+    """Builds the classifier that a checkpoint or run was saved from and loads all of it, for inference.
+
+    Raises UserError where the checkpoint holds none, not all of one, or something that the network leaves out.
+    """
+    checkpoint = located(checkpoint)
+    told = classifier_of(checkpoint, how)
+    run = run_of(checkpoint)
+    said = None if run is None else read_config(run)
+    size, rule = CLASSIFIER_SIZE, SHORTER_SIDE
+    if said is not None:
+        size, rule = said["arguments"].get("image_size", CLASSIFIER_SIZE), SQUARE
+    view = View(how.image_size or size, how.central_fraction, how.resize or rule)
+    class_names, assumed = _classifiers_names(how.classes, said, told.config["num_classes"])
+    if said is None:
+        told = replace(told, assumed="; ".join(filter(None, (_assumed_of_pictures(how, view), assumed))))
+    set_precision(how.precision, training=False)
+    model, report = _loaded(build_classifier, checkpoint, told, how.rename, how.ema, how.allow_unused)
+    return OpenedClassifier(model, told, report, class_names, view, how.ema)
+
+
+def _classifiers_names(
+    path: str | None, run: Mapping[str, Any] | None, num_classes: int
+) -> tuple[tuple[str, ...], str]:
+    """→ (the names of a classifier's classes, what was assumed of them)."""
+    if path is not None:
+        names = read_class_names(path, MOST_CLASSES)
+        if len(names) != num_classes:
+            raise DataError(f"{path}: names {len(names)} classes, the model has {num_classes}.")
+        return names, ""
+    if run is not None:
+        return tuple(run["classes"]), ""
+    if (known := imagenet_names(num_classes)) is not None:
+        return known, f"its {num_classes} classes are ImageNet's (--classes)"
+    return unnamed(num_classes), "its classes have no names (--classes)"
+
+
+def _assumed_of_pictures(how: ClassifierOpening, view: View) -> str:
+    """What nobody said of what a classifier is shown, and a checkpoint cannot tell."""
+    said = {
+        f"{view.size} pixels (--image-size)": how.image_size,
+        f"{view.rule} (--resize)": how.resize,
+        "slim's preprocessing of this network (--preprocessing, --mean)": how.preprocessing or how.mean,
+    }
+    return ", ".join(text for text, given in said.items() if given is None)
 
 
 def load_segmenter(
@@ -345,22 +485,33 @@ def load_segmenter(
     Raises CheckpointError when one of its variables is not in the checkpoint, or the checkpoint has one that belongs to
     a network which computes something else.
     """
-    with to_be_restored():
-        model = build_segmenter(told.config)
+    return _loaded(build_segmenter, checkpoint, told, rename, ema, allow_unused)
+
+
+def _loaded(
+    build: Callable[[Mapping[str, Any]], Any],
+    checkpoint: str | Path,
+    told: Told,
+    rename: Mapping[str, str] | None,
+    ema: bool,
+    allow_unused: tuple[str, ...],
+) -> tuple[Any, Report]:
+    with to_be_restored(), told.blamed():
+        model = build(told.config)
     report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema, translation=told.translation)
     check_meaning(report, allow_unused)
     return model, report
 
 
 @contextmanager
-def _mended_by_user(config: Mapping[str, Any]) -> Iterator[None]:
+def mended_by_user(config: Mapping[str, Any]) -> Iterator[None]:
     """Within it, a network that cannot be built as configured is a user's mistake."""
     try:
         yield
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{config['backbone']}: {error}") from error
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        raise UserError(f"{config.get('backbone')}: {error}") from error
 
 
 def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> DeepLabV3:
@@ -368,15 +519,19 @@ def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) 
 
     Raises UserError where there is no such network.
     """
-    with _mended_by_user(config):
+    with mended_by_user(config):
         return deeplab_v3(**config, batch_norm_decay=batch_norm_decay)
 
 
 def build_classifier(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> keras.Model:
-    """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier", "divisible_by"}."""
+    """A backbone with slim's classifier, from {"backbone", "num_classes", "depth_multiplier", "divisible_by"}, and
+    "preprocessing" where it is not slim's."""
     options = {"num_classes": config["num_classes"], "batch_norm_decay": batch_norm_decay}
-    with _mended_by_user(config):
-        return BACKBONES[config["backbone"]](**options, **_width(config))
+    with mended_by_user(config):
+        network = BACKBONES[config["backbone"]](**options, **_width(config))
+        if "preprocessing" in config:
+            network.preprocessing = preprocessing_of(config["preprocessing"])
+    return network
 
 
 def _width(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -404,5 +559,7 @@ def restored_tap(
     network = tap(identity.backbone, end_point, **options)
     report = checkpoint_guided_init(network, checkpoint, rename=rename, translation=identity.translation)
     if absent := report.absent():
-        raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")
+        raise CheckpointError(
+            f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report.text(most=10)}"
+        )
     return network, report

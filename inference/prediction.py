@@ -1,6 +1,7 @@
 """What prediction reads and writes: which files are meant, what becomes of each, pictures and videos one by one."""
 
 import glob
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,13 +17,14 @@ from tqdm import tqdm
 
 from data.class_names import read_class_names
 from data.images import IMAGE_SUFFIXES, DataError, image_size, read_image
-from data.voc import write_mask
-from engine.kinds import changed, flag
+from data.voc import mask_png
+from engine.kinds import Options, changed, flag
 from engine.options import Looks, Opening, Pictures
 from engine.pictures import BACKGROUND, legend, overlay, overlay_with_legend, png
 from engine.startup import import_keras
 from errors import UserError
-from files.writing import beside, write_whole
+from files.output import marked
+from files.writing import WriteError, beside, make_folder, write_whole
 from inference.protocols import Predictor
 
 T = TypeVar("T")
@@ -32,20 +34,21 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 # Which files
 
 
-def find_inputs(places: Iterable[str]) -> list[Path]:
+def find_inputs(places: Iterable[str], known: Sequence[str] = IMAGE_SUFFIXES + VIDEO_SUFFIXES) -> list[Path]:
     """The files that a user meant by `places` → [Path], each once.
 
-    A place is a file, a folder (the images and videos directly in it, sorted, without hidden ones) or a glob pattern
-    (the files that match, sorted; `**` crosses folders). Raises UserError for a place that gives nothing.
+    A place is a file, a folder (the files of the `known` suffixes directly in it, sorted, without hidden ones) or a
+    glob pattern (the files that match, sorted; `**` crosses folders). Raises UserError for a place that gives nothing.
     """
     found: dict[Path, Path] = {}
     for place in places:
         path = Path(place)
         if path.is_dir():
-            known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
             files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in known and not p.name.startswith(".")]
             files = [p for p in files if p.is_file()]
-            nothing = f"no image or video in this folder ({', '.join(known)})"
+            nothing = (
+                f"{'no image' if known == IMAGE_SUFFIXES else 'no image or video'} in this folder ({', '.join(known)})"
+            )
         elif path.exists():
             files, nothing = [path], ""
         else:
@@ -184,9 +187,9 @@ def _repay_no_tracing(tasks: Sequence[Task], crop_size: int | None, passes: int)
     return pixels <= 1_100_000
 
 
-def refuse_checkpoint_options(path: str, how: Opening, looks: Looks) -> None:
+def refuse_checkpoint_options(path: str, *groups: Options) -> None:
     """Raises UserError where an option was given that does not apply to the export at `path`."""
-    if given := changed(how, looks):
+    if given := changed(*groups):
         flags = ", ".join(map(flag, given))
         raise UserError(f"{path}: is an export, whose network is fixed; {flags}: only for a checkpoint or run")
 
@@ -209,20 +212,31 @@ def predict(
 ) -> Iterator[tuple[Task, str | UserError]]:
     """Predicts and writes every task's files, the next image being read meanwhile.
 
-    Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read,
-    or the model cannot take it.
+    Yields (Task, one line about what was found), or (Task, UserError) where its file cannot be read, the model cannot
+    take it, or its name is too long. Raises WriteError.
     """
-    read = ((task, None if isinstance(task, VideoTask) else _read(task.source, as_read)) for task in tasks)
+    read = ((task, None if isinstance(task, VideoTask) else read_or_error(task.source, as_read)) for task in tasks)
     for task, image in ahead(read):
         try:
+            _check_names(task)
             if isinstance(task, VideoTask):
                 yield task, _predict_video(predictor, class_names, task)
             elif isinstance(image, np.ndarray):
                 yield task, _predict_image(predictor, class_names, task, image)
             elif image is not None:
                 yield task, image
+        except WriteError:  # the next one could not be written either
+            raise
         except UserError as error:
             yield task, error
+
+
+def _check_names(task: Task) -> None:
+    """Raises UserError where the name of a file that is written has more bytes than the folder takes."""
+    for path in task.written:
+        most, length = os.pathconf(make_folder(path.parent), "PC_NAME_MAX"), len(os.fsencode(path.name))
+        if length > most:
+            raise UserError(f"{task.source}: would be written as {path.name}, a name of {length} bytes; {most} can be")
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -235,7 +249,8 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def _read(path: Path, as_read: Pictures = Pictures()) -> np.ndarray | DataError:
+def read_or_error(path: Path, as_read: Pictures = Pictures()) -> np.ndarray | DataError:
+    """A picture, or why it cannot be read."""
     try:
         return read_image(path, **as_read.reading())
     except DataError as error:
@@ -250,9 +265,9 @@ def _predict_image(predictor: Predictor, class_names: Sequence[str], task: Pictu
             np.savez(partial, probabilities=probabilities, class_names=np.array(class_names))
     else:
         labels = predictor.labels(image)
-    write_mask(task.mask, labels)
+    write_whole(task.mask, marked(mask_png(labels)))
     if task.overlay:
-        write_whole(task.overlay, png(overlay_with_legend(image, labels, class_names)))
+        write_whole(task.overlay, marked(png(overlay_with_legend(image, labels, class_names))))
     height, width = labels.shape
     return f"{width}x{height}  {_shares(Counter(_counts(labels)), class_names)}"
 
@@ -269,7 +284,8 @@ def _predict_video(predictor: Predictor, class_names: Sequence[str], task: Video
             frames += 1
         if not frames:
             raise DataError(f"{task.source}: not one frame can be read. Replace or remove it.")
-    write_whole(task.legend, png(legend(sorted(counts), class_names, width=writer.size[0])))
+        writer.finish(frames)
+        write_whole(task.legend, marked(png(legend(sorted(counts), class_names, width=writer.size[0]))))
     return f"{frames} frames of {writer.size[0]}x{writer.size[1]}  {_shares(counts, class_names)}"
 
 
@@ -310,8 +326,19 @@ class _VideoWriter:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the file."""
         if self._video:
             self._video.release()
+
+    def finish(self, frames):
+        """Ends the file; WriteError where it does not hold all frames, of which OpenCV says nothing."""
+        self.close()
+        written = cv2.VideoCapture(str(self.path)).get(cv2.CAP_PROP_FRAME_COUNT)
+        if written != frames:
+            raise WriteError(f"{self.path.parent}: {written:.0f} of {frames} frames were written; is the disk full?")
 
     def write(self, picture, rate):
         height, width = picture.shape[:2]
@@ -347,7 +374,7 @@ class Stopwatch:
 
 def time_network(predictor: Predictor, task: Task, watch: Stopwatch) -> None:
     """Predicts a picture again, which takes the time of its network alone."""
-    if isinstance(task, PictureTask) and isinstance(image := _read(task.source), np.ndarray):
+    if isinstance(task, PictureTask) and isinstance(image := read_or_error(task.source), np.ndarray):
         predict = predictor.probabilities if task.probabilities else predictor.labels
         watch.lap("the first input read again")
         with suppress(UserError):  # it was skipped, and said

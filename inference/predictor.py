@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from data.views import View
 from engine.device import use_xla
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
@@ -281,6 +282,36 @@ class ModelPredictor:
         """Logits (h, w, classes) → (logits, (H, h), (W, w)): with what takes them down and across to `size`."""
         sides = zip(logits.shape[:2], size, strict=True)
         return logits, *(interpolation(small, side, self.model.upsampling) for small, side in sides)
+
+
+class ClassifierPredictor:
+    """What pictures of any size are classified with, by a model of this project.
+
+    `inference.runtimes` has the same method for exported models.
+
+    Args:
+        model: a backbone with a classifier and its weights.
+        class_names: its classes, in the order of its logits.
+        view: what it is shown of a picture.
+    """
+
+    def __init__(self, model: Network, class_names: Iterable[str], view: View) -> None:
+        self.model, self.class_names, self.view = model, tuple(class_names), view
+        self._network = Part(model, self._probabilities)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the model tells apart."""
+        return len(self.class_names)
+
+    def probabilities_of(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """uint8 RGB images, each (H, W, 3) of its own size → float32 (N, classes), computed as one batch."""
+        seen = np.stack([self.view(image) for image in images]).astype(np.float32)
+        fed = np.asarray(self.model.preprocessing(seen), np.float32)
+        return np.asarray(self._network.predict_on_batch(fed))
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        return ops.softmax(ops.cast(self.model(images, training=False), "float32"))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What evaluation asks of those it works with, wherever they come from."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,21 @@ class Predictor(Protocol):
 
     def probabilities(self, image: np.ndarray, /) -> np.ndarray:
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
+
+
+class Classifier(Protocol):
+    """What classifies pictures: an `inference.predictor.ClassifierPredictor`, or an `inference.runtimes.Export`."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes it tells apart."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Their names, in the order of the probabilities."""
+
+    def probabilities_of(self, images: Sequence[np.ndarray], /) -> np.ndarray:
+        """uint8 RGB images, each (H, W, 3) of its own size → float32 (N, classes)."""
 
 
 class Consumer(Protocol):

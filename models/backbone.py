@@ -3,7 +3,7 @@
 from typing import Any
 
 from models.layers import Tensor, classify
-from models.network import Network
+from models.network import Network, checked
 from models.preprocessing import UNIT_RANGE
 
 
@@ -22,7 +22,7 @@ class Backbone(Network):
         global_pool: False has the classifier score every place of the features.
         own: the network's other arguments, as JSON can hold them.
 
-    Raises ValueError for another output stride.
+    Raises ValueError for another output stride, and whatever `models.network.checked` refuses.
     """
 
     preprocessing = UNIT_RANGE
@@ -47,14 +47,16 @@ class Backbone(Network):
             raise ValueError(
                 f"output_stride must be {', '.join(map(str, others))} or {last}. Received: {output_stride}"
             )
-        self.options = {
-            "num_classes": num_classes,
-            "output_stride": output_stride,
-            "batch_norm_decay": batch_norm_decay,
-            "in_channels": in_channels,
-            "global_pool": global_pool,
-            **own,
-        }
+        self.options = checked(
+            {
+                "num_classes": num_classes,
+                "output_stride": output_stride,
+                "batch_norm_decay": batch_norm_decay,
+                "in_channels": in_channels,
+                "global_pool": global_pool,
+                **own,
+            }
+        )
         self.backbone_scope = name
         self.head_scopes = (f"{name}/{self.logits_scope}",)
         self.num_classes = num_classes

@@ -22,6 +22,7 @@ from models.layers import (
     resize_bilinear,
     serializable,
 )
+from models.network import checked
 from models.preprocessing import Preprocessing, preprocessing_of
 
 BACKBONES: dict[str, Callable[..., Network]] = {
@@ -94,7 +95,8 @@ class DeepLabV3(Network):
 
     Call: float images (N, H, W, 3), preprocessed as `self.preprocessing` says → float32 logits (N, H, W, num_classes).
 
-    Raises ValueError for another value of an option than its own, and images of another type or shape.
+    Raises ValueError for another value of an option than its own (`models.network.checked`), atrous rates that the
+    output stride makes 0, and images of another type or shape.
     """
 
     def __init__(
@@ -121,24 +123,26 @@ class DeepLabV3(Network):
         preprocessing: Preprocessing | str | dict[str, Any] | None = None,
     ):
         super().__init__(name=name)
-        self.options = {
-            "num_classes": num_classes,
-            "atrous_rates": tuple(atrous_rates),
-            "features": features,
-            "upsampling": upsampling,
-            "batch_norm_decay": batch_norm_decay,
-            "head": head,
-            "head_channels": head_channels,
-            "separable_aspp": separable_aspp,
-            "image_pooling": image_pooling,
-            "image_pooling_crop_size": None if image_pooling_crop_size is None else tuple(image_pooling_crop_size),
-            "image_pooling_stride": tuple(image_pooling_stride),
-            "rates_follow_stride": rates_follow_stride,
-            "head_norm": head_norm,
-            "head_activation": head_activation,
-            "decoder": decoder,
-            "low_level": low_level,
-        }
+        self.options = checked(
+            {
+                "num_classes": num_classes,
+                "atrous_rates": tuple(atrous_rates),
+                "features": features,
+                "upsampling": upsampling,
+                "batch_norm_decay": batch_norm_decay,
+                "head": head,
+                "head_channels": head_channels,
+                "separable_aspp": separable_aspp,
+                "image_pooling": image_pooling,
+                "image_pooling_crop_size": None if image_pooling_crop_size is None else tuple(image_pooling_crop_size),
+                "image_pooling_stride": tuple(image_pooling_stride),
+                "rates_follow_stride": rates_follow_stride,
+                "head_norm": head_norm,
+                "head_activation": head_activation,
+                "decoder": decoder,
+                "low_level": low_level,
+            }
+        )
         for option, choices in CHOICES.items():
             if self.options[option] not in choices:
                 known = ", ".join(map(str, choices))
@@ -173,6 +177,11 @@ class DeepLabV3(Network):
         self.context: ASPP | DensePredictionCell | LiteRASPP
         if head == "aspp":
             rates = [int(rate * factor) for rate in atrous_rates]
+            if 0 in rates:
+                raise ValueError(
+                    f"atrous_rates are of output stride 16, and at {self.output_stride} become {rates}; they must be "
+                    f"1 or more there. Received: {tuple(atrous_rates)}"
+                )
             self.context = ASPP(
                 **to,
                 rates=rates,

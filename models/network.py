@@ -5,6 +5,7 @@ in a slim checkpoint.
 """
 
 import inspect
+import numbers
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -73,6 +74,33 @@ def with_options_of(template: Callable[..., Built]) -> Callable[[Callable[..., B
         return builder
 
     return decorate
+
+
+COUNTS = ("num_classes", "in_channels", "width", "head_channels", "divisible_by")
+COUNT_LISTS = ("units", "root", "multi_grid", "atrous_rates", "image_pooling_crop_size", "image_pooling_stride")
+
+
+def checked(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A network's arguments, as they are.
+
+    Raises ValueError for a count that is no whole number of 1 or more, a multiplier not over 0, a decay outside [0, 1).
+    """
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        if name in COUNTS and not _is_count(value):
+            raise ValueError(f"{name} must be a whole number, 1 or more. Received: {value!r}")
+        if name in COUNT_LISTS and not all(map(_is_count, value)):
+            raise ValueError(f"{name} must be whole numbers, 1 or more. Received: {value!r}")
+        if name == "depth_multiplier" and not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be over 0, and finite. Received: {value!r}")
+        if name == "batch_norm_decay" and not 0 <= value < 1:
+            raise ValueError(f"{name} must be 0 or more, and under 1. Received: {value!r}")
+    return arguments
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 class Module(keras.layers.Layer):

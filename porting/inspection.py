@@ -1,6 +1,5 @@
 """What is in a checkpoint: variables by scope, statistics, the model it is of and what that would get from it."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -275,7 +274,7 @@ def build(identity: Identity, names: Iterable[str] = (), **options: Any) -> "Net
 
     Raises UserError where there is no such network.
     """
-    from inference.opening import build_segmenter
+    from inference.opening import build_segmenter, mended_by_user
     from models.deeplab_v3 import BACKBONES
 
     if identity.segments:
@@ -289,7 +288,8 @@ def build(identity: Identity, names: Iterable[str] = (), **options: Any) -> "Net
         "include_last_conv": identity.num_classes is not None or has_last,
     }
     taken = signature(builder).parameters
-    return builder(**{name: value for name, value in told.items() if name in taken} | options)
+    with mended_by_user({"backbone": identity.backbone}):
+        return builder(**{name: value for name, value in told.items() if name in taken} | options)
 
 
 def coverage(
@@ -322,7 +322,7 @@ def document(
         "assumed": {} if told is None else dict(told.assumed),
         "problem": finding.problem,
         "model": None if covered is None else covered.to_json(),
-        "coverage": None if report is None else json.loads(report.to_json()),
+        "coverage": None if report is None else report.document(),
         "comparison": None if comparison is None else {"same": comparison.same, **_finite(asdict(comparison))},
     }
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from data.images import read_image
+from data.places import check_memory
 from engine.kinds import flag
 from engine.options import Verification
 from engine.published import located
@@ -64,6 +65,8 @@ class Port:
 
 def verify(old: str, image: str, how: Verification) -> bool:
     """Prints the comparison of the old graph with this project's model on a picture; → whether everything agrees."""
+    if how.size:
+        check_memory(1, how.size, f"--size {how.size}")
     how = replace(how, ckpt=located(how.ckpt))
     picture = read_image(image)
     graph = open_graph(old, how)
@@ -190,13 +193,14 @@ def build_port(
         model = build_backbone(identity, [rename_scope(name, rename) for name in shapes], how)
     report = checkpoint_guided_init(model, weights, rename=rename, translation=told.translation)
     if report.of(MISMATCH):
-        raise CheckpointError(f"{weights}: does not fit {identity}\n{report}")
+        raise CheckpointError(f"{weights}: does not fit {identity}\n{report.text(most=10)}")
     return Port(model, told, report)
 
 
 def build_backbone(identity: Identity, names: Iterable[str], how: Verification) -> keras.Model:
     """The network without a DeepLab's head that `identity` names, and `how` changes."""
-    heads = ["features", "upsampling", "atrous_rates"] + ["multi_grid"] * identity.backbone.startswith("mobilenet")
+    heads = ["features", "upsampling", "atrous_rates", "image_pooling_crop_size"]
+    heads += ["multi_grid"] * identity.backbone.startswith("mobilenet")
     not_its = [flag(name) for name in heads if getattr(how, name) is not None]
     if not_its:
         raise UserError(f"{not_its[0]}: {identity} is no DeepLab that has such a thing")
@@ -320,7 +324,4 @@ def write_json(path: str, document: Any) -> None:
             return [finite(item) for item in value]
         return None if isinstance(value, float) and math.isinf(value) else value
 
-    try:
-        write_whole(path, json.dumps(finite(document), indent=1).encode())
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
+    write_whole(path, json.dumps(finite(document), indent=1))

@@ -16,9 +16,11 @@ import pytest
 from errors import UserError
 
 ROOT = Path(__file__).parents[1]
-PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAPERS += [ROOT / "benchmarks/README.md", ROOT / "campaigns/README.md"]
 PAPERS += sorted((ROOT / "docs").glob("*.md"))
-ROOMS = ("porting", "training", "inference", "engine", "models", "data", "tests", "examples", "benchmarks", "docs")
+ROOMS = ("porting", "training", "inference", "engine", "models", "data")
+ROOMS += ("tests", "examples", "benchmarks", "campaigns", "docs")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -169,7 +171,16 @@ def test_commands_are_found():
     """What the test above is given is not nothing: some that are split over lines, prompted, or within a sentence."""
     found = [command for paper in PAPERS for command in commands(paper.read_text(encoding="utf-8"))]
     assert len(found) > 40
-    for program in ("train_seg", "eval_seg", "predict_seg", "export_seg", "train_cls", "inspect_ckpt", "verify_port"):
+    for program in (
+        "train_seg",
+        "eval_seg",
+        "predict_seg",
+        "export_seg",
+        "train_cls",
+        "eval_cls",
+        "inspect_ckpt",
+        "verify_port",
+    ):
         assert any(f"python {program}.py" in command for command in found), program
     text = "Say `python\na.py --x 1` and:\n\n```\n$ python b.py \\\n    --y 2  # so\nno command\n```\n"
     assert [" ".join(words_of(command)[0]) for command in commands(text)] == ["python b.py --y 2", "python a.py --x 1"]
@@ -198,7 +209,7 @@ def flags_of_all_programs(monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
-    for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]):
+    for file in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("campaigns/*.py")]):
         if re.search(r"^def parse_arg(ument)?s\(", file.read_text(encoding="utf-8"), re.MULTILINE):
             parse, _ = parser_of([str(file.relative_to(ROOT))])
             with pytest.raises(Refused):
@@ -319,6 +330,7 @@ def furnished(place):
     """The folder with what else the snippets name: checkpoints and a picture."""
     import cv2
 
+    from data.sample import draw_image_folder
     from models.checkpoint import write_checkpoint
     from models.deeplab_v3 import deeplab_v3
     from models.mobilenet_v1 import mobilenet_v1
@@ -329,6 +341,8 @@ def furnished(place):
     segmenter = deeplab_v3("mobilenet_v2", 21, depth_multiplier=0.35)
     save_checkpoint(segmenter, place / "deeplabv3_mnv2_pascal_trainval.ckpt")
     save_checkpoint(mobilenet_v2(depth_multiplier=0.35), place / "mobilenet_v2_0.35.ckpt")
+    save_checkpoint(mobilenet_v2(num_classes=1001, depth_multiplier=0.35), place / "mobilenet_v2_1001.ckpt")
+    draw_image_folder(place / "shapes", train=1, val=2)
     save_checkpoint(mobilenet_v1(depth_multiplier=0.25), place / "mobilenet_v1_0.25.ckpt")
     theirs, scope = resnet_v1_50(num_classes=2, width=8), "resnet_v1_50/logits"
     save_checkpoint(theirs, place / "predict_logits.ckpt", rename={scope: "Predict/logits"}, fully_connected=[scope])

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from engine import stopping
 from engine.run_directory import RunDirectory
 from errors import UserError
 from models.weight_init import named_variables
@@ -62,7 +63,7 @@ class RunKeeper(keras.callbacks.Callback):
         # Wall clock of the whole run, evaluations included, over its interruptions.
         self.seconds_before = max((float(row["seconds"]) for row in run.log_rows()), default=0.0)
         scored = [float(row[name]) for name in score_names[:1] for row in run.log_rows() if row.get(name)]
-        self.best = max(scored, default=-math.inf)
+        self.best = max((score for score in scored if not math.isnan(score)), default=-math.inf)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keras calls it before the first step."""
@@ -80,14 +81,37 @@ class RunKeeper(keras.callbacks.Callback):
         self.step += 1
         self.mean_losses.append(logs["loss"])
         last = self.step == self.stop_step
-        saves = last or self.step % self.save_every == 0
-        evaluate = self.evaluate if last or self.step % self.eval_every == 0 else None
+        stops = stopping.received() is not None
+        saves = last or stops or self.step % self.save_every == 0
+        evaluate = self.evaluate if self._evaluates(self.step) else None
         if saves or evaluate or self.step % self.log_every == 0:
             self._close_window(logs, saves, evaluate)
             self._open_window()
         elif self.progress.is_silent():
             self.progress.show(self.step, {name: float(value) for name, value in logs.items()})
         self.progress.reach(self.step)
+        if stopping.received() is not None:
+            self.progress.close()
+            self._stop()
+
+    def _evaluates(self, step: int) -> bool:
+        return step == self.stop_step or step % self.eval_every == 0
+
+    def _stop(self) -> None:
+        """Raises Stopped; an evaluation that the signal cut off ended its step without being saved."""
+        if self.run.last_step() != self.step:
+            self.run.save(self.model, self.model.optimizer, self.step, self.keep)
+        raise stopping.Stopped(f"step {self.step} is saved in {self.run.path}; the same command goes on from there")
+
+    def catch_up(self) -> None:
+        """Does the evaluation that is missing where the run was stopped at a step of one."""
+        rows = self.run.log_rows()
+        logged = bool(rows) and int(rows[-1]["step"]) == self.step
+        if self.evaluate and logged and self._evaluates(self.step) and rows[-1].get(self.score_names[0]) == "":
+            scores = self.evaluate()
+            self.run.complete_row(self.step, scores)
+            self.board.scalars(self.step, scores)
+            self._keep_scores(scores)
 
     def _close_window(self, logs: Mapping[str, Any], saves: bool, evaluate: Evaluate | None) -> None:
         logs = {name: float(value) for name, value in logs.items()}
@@ -100,8 +124,11 @@ class RunKeeper(keras.callbacks.Callback):
         scores: Mapping[str, Any] = dict.fromkeys(self.score_names, "")
         self.progress.show(self.step, logs | {"lr": learning_rate, "images/s": rate})
         if evaluate:
-            scores = evaluate()
-            self.progress.note(self.step, scores)
+            try:
+                scores = evaluate()
+                self.progress.note(self.step, scores)
+            except stopping.Stopped:  # the row goes without; `catch_up` completes it
+                evaluate, saves = None, True
         row = {
             "step": self.step,
             **logs,
@@ -113,15 +140,20 @@ class RunKeeper(keras.callbacks.Callback):
         self.run.log(row)
         norms = self.model.optimizer.gradient_norms()
         self.board.scalars(self.step, row | {f"gradient_norm/{scope}": norm for scope, norm in norms.items()})
-        if evaluate and self.pictures:
-            self.board.picture(self.step, "predictions", self.pictures())
-        if evaluate and self.histograms:
-            self.board.histograms(self.step, named_variables(self.model))
-        if evaluate and scores[self.score_names[0]] > self.best:
-            self.best = scores[self.score_names[0]]
-            self.run.save_best(self.model, self.step)
+        if evaluate:
+            self._keep_scores(scores)
         if saves:
             self.run.save(self.model, self.model.optimizer, self.step, self.keep)
+
+    def _keep_scores(self, scores: Mapping[str, Any]) -> None:
+        """What follows an evaluation: pictures, histograms, and the best model."""
+        if self.pictures:
+            self.board.picture(self.step, "predictions", self.pictures())
+        if self.histograms:
+            self.board.histograms(self.step, named_variables(self.model))
+        if scores[self.score_names[0]] > self.best:
+            self.best = scores[self.score_names[0]]
+            self.run.save_best(self.model, self.step)
 
     def _learning_rate(self) -> float:
         """The rate the step just done was made with."""

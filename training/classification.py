@@ -10,9 +10,11 @@ import numpy as np
 
 from data.image_folder import ImageFolder
 from data.pipeline import evaluation_batches, training_batches
+from data.places import check_memory
 from data.transforms import random_resized_crop_flip, resize_center_crop
 from engine.options import ClassificationImages, ClassificationTraining, Pictures, Restore
 from engine.published import located
+from engine.run_data import RunData
 from engine.run_directory import RunDirectory
 from inference import opening
 from inference.evaluation import ClassifierValidator, classes_of, classified_sheet
@@ -52,7 +54,8 @@ def train_classifier(
     Returns:
         the RunDirectory; None after a dry run, or three runs.
     """
-    images = options.images
+    images, batch, side = options.images, options.recipe.batch_size, options.images.image_size
+    check_memory(batch, side, f"--batch-size {batch} and --image-size {side}")
     sets = read_folders(data, images.strict_data, options.pictures)
     asked = Training(
         ckpt,
@@ -111,6 +114,7 @@ def _train(
 
     task = Task(
         class_names=train_set.class_names,
+        data=RunData.of({"train": train_set, "val": val_set}, asked.named["data"]),
         configure=configure,
         build=opening.build_classifier,
         batches=batches,

@@ -8,12 +8,15 @@ from typing import Any
 import keras
 
 from data.pipeline import original_errors
+from engine import stopping
 from engine.device import set_precision
 from engine.kinds import Options, changed, flag, free_options, recorded
 from engine.options import Devices, Learning, Recipe, Restore, Run
 from engine.published import located
-from engine.run_directory import FollowedRun, RunDirectory
+from engine.run_data import RunData
+from engine.run_directory import FollowedRun, RunDirectory, RunError, checkpoint_bytes
 from errors import UserError
+from files.writing import check_room
 from inference.opening import Told
 from models.leftovers import check_meaning
 from training.callbacks import RunKeeper, score_line
@@ -22,7 +25,7 @@ from training.initialization import choose_what_learns, initialize, restored_nam
 from training.losses import CrossEntropy
 from training.recipe import batch_norm_decay, compile_model, small_batch_advice
 from training.report import write_report
-from training.tensorboard import Board
+from training.tensorboard import Board, cut_events
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Task:
     """What is trained, on what data, and how it is scored.
 
     Attributes:
-        class_names: of the data set; kept in the run's configuration.
+        class_names, data: of the data sets; kept with the run's configuration.
         configure: a function of the checkpoint's path, or None → what is told of the model.
         build: a function of its configuration and batch norm's decay → model.
         batches: a function of (model, start step, stop step, shard) → tf.data.Dataset of the shard's part of those
@@ -46,6 +49,7 @@ class Task:
     """
 
     class_names: Sequence
+    data: RunData
     configure: Callable[[str | None], Told]
     build: Callable
     batches: Callable
@@ -109,17 +113,14 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
         print(task.found, flush=True)
     recipe = asked.recipe
     resumes = run.last_step() > 0
-    if resumes and (before := run.config()["classes"]) != list(task.class_names):
-        raise UserError(
-            f"{run.path}: was started with the classes {', '.join(map(str, before))}; the data now has "
-            f"{', '.join(map(str, task.class_names))}. Name another --run-dir."
-        )
+    changed = _changed_data(run, asked, task) if resumes else []
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
     ckpt = None if resumes else located(asked.ckpt)
-    told = Told(run.config()["model"]) if resumes else task.configure(ckpt)
-    with distribution.scope():
-        model = task.build(told.config, recipe.bn_decay or batch_norm_decay(recipe.steps * recipe.accumulate))
+    told = Told(run.config()["model"], source=run.path / "config.json") if resumes else task.configure(ckpt)
+    with distribution.scope(), told.blamed():
+        automatic = batch_norm_decay(recipe.steps * recipe.accumulate)
+        model = task.build(told.config, automatic if recipe.bn_decay is None else recipe.bn_decay)
     report = None
     if ckpt:
         print(told.introduction(asked.restore.ema), flush=True)
@@ -137,7 +138,10 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     run.open()
     with contextlib.closing(run):
         if not resumes:
-            run.start(told.config, task.class_names, report)
+            run.start(told.config, task.class_names, report, task.data)
+        elif changed:
+            print(f"{run.path}: goes on with data that changed: {'; '.join(changed)}", flush=True)
+            run.take_data(task.class_names, task.data)
         with distribution.scope():
             compile_model(
                 model,
@@ -148,11 +152,38 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
                 gradient_norms=asked.run.histograms,
             )
         validate, draw = task.validator(model, distribution), task.pictures(model) if task.pictures else None
-        _fit(model, run, asked, task, distribution, validate, draw)
+        if distribution.writes:
+            _check_room(model, run, asked)
+        with stopping.between_steps(distribution.processes == 1):
+            _fit(model, run, asked, task, distribution, validate, draw)
         if distribution.writes:
             page = write_report(run, matrix=getattr(validate, "matrix", None), sheet=draw() if draw else None)
             print(f"{run.path}: report in {page}, best model in {run.best}", flush=True)
     return run
+
+
+def _changed_data(run: RunDirectory, asked: Training, task: Task) -> list[str]:
+    """What has changed of the data since the run was started; UserError where that is not wanted or cannot be."""
+    before = run.config()["classes"]
+    if len(before) != len(task.class_names):
+        raise UserError(
+            f"{run.path}: was started with {len(before)} classes ({', '.join(map(str, before))}); the data now has "
+            f"{len(task.class_names)}: {', '.join(map(str, task.class_names))}. Name another --run-dir."
+        )
+    if asked.run.data_changed:
+        try:
+            return run.compare_data(task.class_names, task.data) or ["nothing"]
+        except RunError as error:
+            return [str(error)]
+    if not run.keeps_data():
+        print(f"{run.path}: was started before runs kept what their data were; whether it is the same is not known")
+    if changed := run.compare_data(task.class_names, task.data):
+        raise UserError(
+            f"{run.path}: the data is no longer what the run was started with ({'; '.join(changed)}). Bring it back; "
+            "or say --data-changed to go on with what it is now; or name another --run-dir: "
+            f"--ckpt {run.path} starts from the run's weights."
+        )
+    return []
 
 
 def _check_seen_by_all(run: RunDirectory, distribution: Distribution) -> None:
@@ -165,18 +196,21 @@ def _check_seen_by_all(run: RunDirectory, distribution: Distribution) -> None:
         )
 
 
+def _check_room(model: keras.Model, run: RunDirectory, asked: Training) -> None:
+    """Raises WriteError where what the run keeps has no room on its disk; a run that goes on has most of it already."""
+    each = checkpoint_bytes(model, {"Momentum": model.optimizer.slots({v.path: v.path for v in model.weights})})
+    kept = 1 if run.last_step() else asked.run.keep + 1  # one is written before the oldest goes
+    check_room(run.path, kept * each, f"{run.path}: {kept} checkpoints of {each / 1e6:,.1f} MB")
+
+
 def check_recipe(recipe: Recipe, distribution: Distribution) -> None:
-    """Raises UserError where batch, parts, devices and warm-up do not fit each other."""
-    part, rest = divmod(recipe.batch_size, recipe.accumulate)
-    if rest:
-        raise UserError(f"--accumulate {recipe.accumulate}: must divide the batch of {recipe.batch_size} images")
+    """Raises UserError where the parts of a batch cannot be shared out to the devices."""
+    part = recipe.batch_size // recipe.accumulate
     if part % distribution.replicas:
         raise UserError(
             f"--devices {distribution.devices}: the {part} images that are computed at once cannot be shared out "
             f"evenly to {distribution.replicas} devices"
         )
-    if recipe.warmup_steps >= recipe.steps:
-        raise UserError(f"--warmup-steps {recipe.warmup_steps}: must be fewer than the {recipe.steps} steps")
 
 
 def _fit(
@@ -191,11 +225,10 @@ def _fit(
     steps = asked.recipe.steps
     start = run.restore(model, model.optimizer) if run.last_step() else 0
     run.cut_log(start)
+    if distribution.writes:
+        cut_events(run.path / "tensorboard", start)
     if start:
         print(f"{run.path}: continued behind step {start}", flush=True)
-    if start >= steps:
-        print(f"{run.path}: all {steps} steps are done; {score_line(validate())}", flush=True)
-        return
     keeper = RunKeeper(
         run,
         start_step=start,
@@ -211,6 +244,12 @@ def _fit(
         pictures=pictures if distribution.writes else None,
         histograms=asked.run.histograms,
     )
+    keeper.set_model(model)
+    keeper.catch_up()
+    stopping.check()
+    if start >= steps:
+        print(f"{run.path}: all {steps} steps are done; {score_line(validate())}", flush=True)
+        return
     batches = task.batches(model, start, steps, distribution.shard)
     with original_errors():
         model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[keeper])

@@ -9,10 +9,12 @@ import numpy as np
 
 from data.images import DataError
 from data.pipeline import cached, training_batches
+from data.places import check_memory
 from data.report import report_on
 from data.transforms import random_scale_crop_flip
 from data.voc import VOCSegmentation
 from engine.options import FIRST_STAGE, Recipe, SegmentationImages, SegmentationTraining
+from engine.run_data import RunData
 from engine.run_directory import RunDirectory
 from engine.scans import scan_folder
 from inference import evaluation, opening
@@ -47,6 +49,9 @@ def train_segmentation(
         UserError: what a user can mend, before anything is written or with what was written whole.
     """
     images, recipe, workers = options.images, options.recipe, options.run.workers
+    crop, whole = images.crop_size, images.eval_size
+    check_memory(recipe.batch_size, crop, f"--batch-size {recipe.batch_size} and --crop-size {crop}")
+    check_memory(1, whole, f"--eval-size {whole}")
     reading = {"ignore_label": images.ignore_label, **options.pictures.reading()}
     train_set = VOCSegmentation(data, images.train_set, **reading)
     val_set = VOCSegmentation(data, images.val_set, **reading)
@@ -95,6 +100,7 @@ def train_segmentation(
 
     task = Task(
         class_names=train_set.class_names,
+        data=RunData.of({images.train_set: train_set, images.val_set: val_set}, data),
         found=str(found),
         configure=configure,
         build=build,

@@ -1,10 +1,13 @@
 """TensorBoard events of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from files.writing import beside, writing
 
 MAPS = 64  # of feature maps in one picture
 SPRITE = 8192  # pixels that TensorBoard takes of a sprite's side
@@ -20,19 +23,27 @@ class Board:
         self._summary = tf.summary
         no_writer = tf.summary.create_noop_writer
         self._folder = None if folder is None else Path(folder)
-        self._writer = no_writer() if folder is None else tf.summary.create_file_writer(str(folder))
+        with writing(folder or ""):
+            self._writer = no_writer() if folder is None else tf.summary.create_file_writer(str(folder))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """{name: number}; what is no number (an empty cell of the log) is left out."""
-        with self._writer.as_default(step):
+        with self._written(step):
             for name, value in values.items():
                 if name != "step" and value != "":
                     self._summary.scalar(name, value)
-        self._writer.flush()
+
+    @contextmanager
+    def _written(self, step: int) -> Iterator[None]:
+        """Within it summaries go to `step`; afterwards they are on the disk, or WriteError says why not."""
+        with writing(self._folder or ""):
+            with self._writer.as_default(step):
+                yield
+            self._writer.flush()
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
         """uint8 RGB (H, W, 3)."""
-        with self._writer.as_default(step):
+        with self._written(step):
             self._summary.image(name, picture[None])
 
     def feature_maps(self, step: int, name: str, activation: Any) -> None:
@@ -40,11 +51,10 @@ class Board:
         maps = np.moveaxis(np.asarray(activation, np.float32)[0, :, :, :MAPS], -1, 0)
         grid = tiled(np.stack([_as_gray(one) for one in maps])[..., None])
         self.picture(step, name, np.repeat(grid, 3, axis=-1))
-        self._writer.flush()
 
     def histograms(self, step: int, values: Mapping[str, Any]) -> None:
         """{name: array or variable}; TensorBoard groups them by scope."""
-        with self._writer.as_default(step):
+        with self._written(step):
             for name, value in values.items():
                 self._summary.histogram(name, np.asarray(value))
 
@@ -91,6 +101,38 @@ class Board:
             shown.sprite.single_image_dim.extend((pictures.shape[2], pictures.shape[1]))  # width, height
         projector.visualize_embeddings(str(self._folder), config)
         self._writer.flush()  # a folder is a run only where there are events
+
+
+def cut_events(folder: str | Path, step: int) -> None:
+    """Drops the events behind `step`, whose steps are about to be trained again, and what a killed process half wrote.
+
+    All others become one file. Raises WriteError.
+    """
+    import tensorflow as tf
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    files = sorted(Path(folder).glob("events.out.tfevents.*"))
+    if not files:
+        return
+    with beside(files[0]) as partial:
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for file in files:
+                for content in _whole_records(file):
+                    event = Event.FromString(content)
+                    if event.step <= step and not (event.file_version and file is not files[0]):
+                        writer.write(content)
+        for file in files[1:]:  # before the first is replaced: what it will hold of them is in the partial file
+            file.unlink()
+
+
+def _whole_records(file: Path) -> Iterator[bytes]:
+    import tensorflow as tf
+
+    try:
+        for record in tf.data.TFRecordDataset(str(file)):
+            yield record.numpy()
+    except tf.errors.DataLossError:  # the process was killed while it wrote
+        return
 
 
 def tiled(pictures: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.image_folder import ImageFolder
+from data.image_folder import ImageFolder, labelled_pictures
 from data.images import DataError, read_image
 from data.sample import SHAPES, draw_image_folder
 
@@ -109,3 +109,37 @@ def test_real_folder_holds_one_stray_gif():
     assert all(dataset[index][0].ndim == 3 for dataset in (train, val) for index in range(0, len(dataset), 40))
     with pytest.raises(DataError, match=r"1 files are not supported images:\n.*imageNotFound\.gif: GIF"):
         ImageFolder(folder, "train", strict=True)
+
+
+def test_a_list_names_pictures_and_their_classes(root, tmp_path):
+    (tmp_path / "a folder").mkdir()
+    for number, name in enumerate(("1.png", "a folder/2.png", "3.png")):
+        Image.new("RGB", (8, 9), (number, 0, 0)).save(tmp_path / name)
+    (tmp_path / "list.txt").write_text("1.png bee\n\na folder/2.png 311\n3.png\tgreat white shark\n1.png bee\n")
+    dataset = labelled_pictures(tmp_path / "list.txt", "val")
+    assert dataset.class_names == ("bee", "311", "great white shark")
+    assert [(path.name, label) for path, label in dataset.samples] == [
+        ("1.png", 0),
+        ("2.png", 1),
+        ("3.png", 2),
+        ("1.png", 0),
+    ]
+    image, label = dataset[1]
+    assert image.shape == (9, 8, 3) and image[0, 0, 0] == 1 and label == 1
+    assert isinstance(labelled_pictures(root, "train"), ImageFolder)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("1.png\n", "line 1: .*1.png: its class is missing"),
+        ("1.png bee\nnone.png bee\n", "line 2: .*none.png: no such file"),
+        ("list.txt bee\n", "line 1: .*list.txt: unknown content"),
+        ("\n\n", "names no picture"),
+    ],
+)
+def test_a_line_that_names_no_picture_is_refused(tmp_path, lines, said):
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    (tmp_path / "list.txt").write_text(lines)
+    with pytest.raises(DataError, match=said):
+        labelled_pictures(tmp_path / "list.txt", "val")

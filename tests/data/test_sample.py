@@ -137,3 +137,13 @@ def test_place_that_cannot_be_written_is_a_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file.*: cannot be written \("):
         main(["sample", "--out", str(tmp_path / "file")])
+
+
+def test_lists_of_another_data_set_are_not_drawn_over(tmp_path):
+    own = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("2007_000032\n")
+    with pytest.raises(DataError, match=r"train\.txt: is of another data set"):
+        draw_voc(tmp_path, 2, 1)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["train.txt"]
+    assert own.read_text() == "2007_000032\n"

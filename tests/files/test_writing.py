@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from errors import UserError
 from files import writing
-from files.output import claim
 from files.writing import WriteError, beside, check_room, clear_leftovers, folder_in, temporary_folder, write_whole
 
 
@@ -97,39 +95,3 @@ def test_room_is_looked_at_before(tmp_path):
     check_room(tmp_path / "not" / "there", 1, "x")
     with pytest.raises(WriteError, match=r"x\.ckpt: needs 1,000,000,000,000,000 MB in .*there, where .* MB are free"):
         check_room(tmp_path / "there", 10**21, "x.ckpt")
-
-
-def test_output_folder_is_taken_again_by_who_wrote_it(tmp_path):
-    out = tmp_path / "out"
-    claim(out, ["a.png"], "--out")
-    write_whole(out / "a.png", b"x")
-    claim(out, ["b/c.png"], "--out")
-    write_whole(out / "b" / "c.png", b"x")
-    (out / ".DS_Store").write_text("hidden files are nobody's work")
-    claim(out, ["a.png", "b/c.png"], "--out")
-
-
-def test_output_folder_with_the_users_files_is_refused(tmp_path):
-    (tmp_path / "2007_000032.png").write_text("drawn by hand")
-    with pytest.raises(UserError, match=r"--out .*: holds files .*\(2007_000032.png\); .*--overwrite"):
-        claim(tmp_path, ["2007_000032.png"], "--out")
-    assert [file.name for file in tmp_path.iterdir()] == ["2007_000032.png"]
-    claim(tmp_path, ["a.png"], "--out", overwrite=True)
-    (tmp_path / "a.png").write_text("x")
-    with pytest.raises(UserError, match="2007_000032"):  # which --overwrite did not make ours
-        claim(tmp_path, ["a.png"], "--out")
-
-
-@pytest.mark.parametrize("damaged", [b"", b"{", b'{"files": 1}', b"[]", b"\xff"])
-def test_damaged_list_makes_no_file_ours(tmp_path, damaged):
-    claim(tmp_path, ["a.png"], "--out")
-    (tmp_path / "a.png").write_text("x")
-    (tmp_path / ".written.json").write_bytes(damaged)
-    with pytest.raises(UserError, match=r"a\.png"):
-        claim(tmp_path, ["a.png"], "--out")
-
-
-def test_output_folder_that_is_a_file(tmp_path):
-    (tmp_path / "out").write_text("x")
-    with pytest.raises(UserError, match=r"--out .*out: is a file"):
-        claim(tmp_path / "out", [], "--out")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tarfile
 from io import BytesIO
 
@@ -264,7 +265,7 @@ def test_contradictions_are_told_at_once(arguments, text):
 @pytest.mark.parametrize(
     ("output", "text"),
     [
-        (["--json", "{out}/file/s.json"], "--json .*file/s.json: cannot be written"),
+        (["--json", "{out}/file/s.json"], "file/s.json: cannot be written"),
         (["--sheet", "{out}"], "is a folder"),
         (["--sheet", "{out}/s.png", "--worst", "{out}/s.png"], "--sheet is to be written there too"),
         (["--save-pred", "{voc}/SegmentationClass"], "a folder of the data set itself"),
@@ -276,6 +277,20 @@ def test_what_cannot_be_written_is_told_before_a_model_is_opened(voc, tmp_path, 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=text):
         evaluate(voc, "--ckpt", "nowhere", *(part.format(out=tmp_path, voc=voc) for part in output))
+
+
+def test_masks_are_safe_in_a_linked_folder_that_is_not_in_use_even_for_the_knowing(voc, tmp_path):
+    root, elsewhere = tmp_path / "voc", tmp_path / "elsewhere"
+    shutil.copytree(voc, root)
+    (root / "SegmentationClass").rename(elsewhere)
+    (root / "SegmentationClass").symlink_to(elsewhere)
+    for place in elsewhere, elsewhere / "deeper":
+        with pytest.raises(UserError, match="a folder of the data set itself"):
+            evaluate(root, "--ckpt", "nowhere", "--save-pred", str(place), "--overwrite")
+    with pytest.raises(UserError, match=r"holds files that are no predictions .*\(notes.txt\)"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+        evaluate(root, "--ckpt", "nowhere", "--save-pred", str(tmp_path / "out"))
 
 
 def test_another_number_of_classes_is_told_with_the_checkpoint(voc21, voc, first):

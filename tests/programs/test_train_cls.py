@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 import numpy as np
 import pytest
 
+import eval_cls
 import train_cls
 from data.sample import draw_image_folder
 from errors import UserError
@@ -106,6 +107,15 @@ def test_finished_run_evaluates_to_the_same_number(folders, checkpoint, trained,
     train_cls.main(command(folders, checkpoint, run))
     said = f"all 4 steps are done; val_accuracy {float(row['val_accuracy']):.4f}, val_loss {float(row['val_loss']):.4f}"
     assert said in capsys.readouterr().out
+
+
+def test_eval_cls_gives_what_the_log_ends_with(folders, trained, tmp_path):
+    run, _ = trained
+    row = list(csv.DictReader((run / "log.csv").read_text().splitlines()))[-1]
+    eval_cls.main(["--ckpt", str(run), "--data", str(folders), "--json", str(tmp_path / "scores.json")])
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["top1"] == float(row["val_accuracy"])
+    assert found["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-5)
 
 
 def test_only_new_learns_and_the_rest_stays_to_the_bit(checkpoint, new_trained):

@@ -1,0 +1,72 @@
+"""Signals that ask a program to end: SIGTERM, which clusters send, and SIGINT, which is Ctrl-C.
+
+The first one raises Stopped in the main thread, so that what is half done is cleared away; where that must not be,
+within `between_steps`, it is only remembered. A second one ends the process at once.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Signals:
+    """What came, and whether it is only remembered."""
+
+    received: int | None = None
+    remembers_only = False
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to end; the text says what is kept and how to go on."""
+
+
+def received() -> int | None:
+    """The number of the signal that came; None while there was none."""
+    return _Signals.received
+
+
+def check() -> None:
+    """Raises Stopped where a signal came: between two images of what may last long."""
+    if _Signals.received is not None:
+        raise Stopped("")
+
+
+def listen() -> None:
+    """Lets the signals be answered as this module says, until the process ends."""
+    for number in SIGNALS:
+        signal.signal(number, _answer)
+
+
+@contextlib.contextmanager
+def between_steps(wanted: bool = True) -> Iterator[None]:
+    """Within it a signal is only remembered: what is within asks for it, by `received` or `check`, when it suits.
+
+    wanted: False changes nothing; nor is anything changed outside the main thread, which is the one that signals reach.
+    """
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    if _Signals.received is not None and before[signal.SIGINT] is not _answer:
+        _Signals.received = None  # of an earlier call, in a process that went on
+    _Signals.remembers_only = True
+    listen()
+    try:
+        yield
+    finally:
+        _Signals.remembers_only = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _answer(number: int, _: Any) -> None:
+    if _Signals.received is not None:
+        os._exit(128 + number)
+    _Signals.received = number
+    if not _Signals.remembers_only:
+        raise Stopped("")

@@ -1,0 +1,48 @@
+"""Exports a classifier for other programs, and checks each export in its own runtime.
+
+python export_cls.py --ckpt runs/cls --out exported --image photo.jpg
+
+  saved_model      exported/saved_model            TensorFlow
+  pb               exported/model.pb               TensorFlow, a frozen graph
+  onnx             exported/model.onnx             ONNX Runtime
+  tflite           exported/model_float32.tflite   LiteRT
+  tflite_float16   exported/model_float16.tflite   the same, weights in 16 bits
+  tflite_dynamic8  exported/model_dynamic8.tflite  the same, weights in 8 bits, activations too while they are used
+  slim             exported/model.ckpt.*           a checkpoint under slim's names, without optimizer slots
+
+All but the last take uint8 RGB pictures of any size and give labels and probabilities; crop, resizing and preprocessing
+are inside. exported/export.json says what the classes are.
+
+Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import command_line
+from engine.options import ClassifierOpening
+from export_seg import add_export_flags, run_export
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = command_line.ProgramParser(__doc__)
+    add_export_flags(parser, ClassifierOpening())
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports, checks, and says where the exports are."""
+    args = parse_arguments(argv)
+
+    def opened() -> Any:
+        from inference.opening import open_classifier
+
+        return open_classifier(args.ckpt, command_line.chosen(args, ClassifierOpening))
+
+    return run_export(args, opened)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

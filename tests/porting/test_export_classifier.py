@@ -1,0 +1,201 @@
+"""Exported classifiers: pictures of any size go in as they are, and come out in the classes of predict_cls.py."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import command_line
+import eval_cls
+import export_cls
+import predict_cls
+from data.image_folder import ImageFolder
+from data.images import read_image
+from data.sample import draw_image_folder, draw_voc
+from errors import UserError
+from inference.runtimes import ExportError, open_export
+from models.checkpoint import open_checkpoint
+from models.weight_init import named_variables
+from porting.formats import FORMATS, write_frozen
+from tests.short_mobilenet import shortened
+from tests.small_classifier import CLASSES, level, save_run, small_classifier
+
+RUNTIMES = [name for name in FORMATS if name != "slim"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short():
+    with shortened():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folders")
+    draw_image_folder(root, train=1, val=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pictures(folders):
+    """Of several sizes and shapes."""
+    read = [read_image(path) for path, _ in ImageFolder(folders, "val").samples]
+    cuts = [(96, 96), (40, 90), (90, 25), (31, 31)] * 2
+    return [np.ascontiguousarray(image[:h, :w]) for image, (h, w) in zip(read, cuts, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def model(pictures):
+    model = small_classifier()
+    level(model, pictures)
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "run", model)
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The folder of all formats."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:  # a random network decides by less than a trained one
+        patch.setitem(FORMATS, "tflite_dynamic8", replace(FORMATS["tflite_dynamic8"], overlap=0.5))
+        assert export_cls.main(["--ckpt", str(run), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(run):
+    from inference.opening import open_classifier
+
+    return open_classifier(run).predictor()
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_export_agrees_with_the_model_at_every_size(exported, reference, pictures, name):
+    found = open_export(exported / FORMATS[name].file, classifies=True)
+    assert (found.num_classes, found.class_names, found.classifies) == (4, CLASSES, True)
+    ours, theirs = reference.probabilities_of(pictures), found.probabilities_of(pictures)
+    assert (theirs.shape, theirs.dtype) == ((8, 4), np.float32)
+    assert len(set(ours.argmax(-1))) > 1
+    # Half of a pixel's last bit may be rounded the other way, where a crop is computed in another order.
+    assert np.abs(ours - theirs).max() < (0.2 if name == "tflite_dynamic8" else 0.02)
+
+
+PLAIN = {
+    "onnx": """
+import json, sys, numpy as np, onnxruntime
+from PIL import Image
+names = json.load(open("export.json"))["classes"]
+session = onnxruntime.InferenceSession("model.onnx")
+for path in sys.argv[1:]:
+    picture = np.asarray(Image.open(path).convert("RGB"))[None]
+    labels, probabilities = session.run(["labels", "probabilities"], {"images": picture})
+    print(names[labels[0]])
+""",
+    "tflite": """
+import json, sys, numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+names = json.load(open("export.json"))["classes"]
+classify = Interpreter("model_float32.tflite").get_signature_runner()
+for path in sys.argv[1:]:
+    picture = np.asarray(Image.open(path).convert("RGB"))[None]
+    print(names[classify(images=picture)["labels"][0]])
+""",
+    "saved_model": """
+import json, sys, numpy as np, tensorflow as tf
+from PIL import Image
+names = json.load(open("export.json"))["classes"]
+classify = tf.saved_model.load("saved_model").signatures["serving_default"]
+for path in sys.argv[1:]:
+    picture = np.asarray(Image.open(path).convert("RGB"))[None]
+    print(names[int(classify(images=tf.constant(picture))["labels"][0])])
+""",
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_ten_plain_lines_give_the_classes_of_predict_cls(exported, run, pictures, tmp_path, name):
+    paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    predict_cls.main(["--ckpt", str(run), *map(str, paths), "--out", str(tmp_path / "out"), "--no-sheet"])
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    command = [sys.executable, "-I", "-c", PLAIN[name], *map(str, paths)]
+    found = subprocess.run(command, cwd=exported, check=True, capture_output=True, text=True).stdout.split()
+    said = [(row["class_1"], float(row["probability_1"]) - float(row["probability_2"])) for row in rows]
+    decided = [(name, one) for (name, by), one in zip(said, found, strict=True) if by > 0.05]  # a random network's
+    assert len(decided) > 4 and len(set(decided)) > 1
+    assert all(name == one for name, one in decided)
+
+
+def test_the_description_says_what_goes_in_and_what_comes_out(exported, model):
+    described = json.loads((exported / "export.json").read_text())
+    assert described["classes"] == list(CLASSES)
+    assert described["input"] == "uint8 RGB pictures of any size, upright"
+    assert list(described["formats"]) == list(FORMATS)
+    for entry in described["formats"].values():
+        assert (entry["image_size"], entry["central_fraction"], entry["resize"]) == (32, 0.875, "square")
+        assert "87.5 % of the shorter side" in entry["done inside"] and "RGB" in entry["done inside"]
+    with open_checkpoint(exported / "model.ckpt") as checkpoint:
+        for name, variable in named_variables(model).items():
+            assert checkpoint.read(name).tobytes() == np.asarray(variable).tobytes()
+
+
+def test_an_export_is_measured_and_asked_as_a_run_is(exported, run, folders, tmp_path, capsys):
+    import slim_deeplab
+
+    scores = tmp_path / "scores.json"
+    models = [str(run), str(exported), str(exported / "model.onnx"), str(exported / "model_float32.tflite")]
+    eval_cls.main(["--ckpt", *models, "--data", str(folders), "--json", str(scores)])
+    found = json.loads(scores.read_text())
+    assert [each["checkpoint"] for each in found] == models
+    assert all(each["confusion_matrix"] == found[0]["confusion_matrix"] for each in found)
+    assert "what it sees of a picture is inside" in capsys.readouterr().out
+    picture = ImageFolder(folders, "val").samples[0][0]
+    by_export, by_run = slim_deeplab.load(exported), slim_deeplab.load(run)
+    assert by_export.predict(picture).classes == by_run.predict(picture).classes
+    assert by_export.network is None and by_export.class_names == CLASSES
+    with pytest.raises(UserError, match="is an export, whose network is fixed; --image-size"):
+        eval_cls.main(["--ckpt", str(exported), "--data", str(folders), "--image-size", "64"])
+
+
+def test_onnx_needs_no_tensorflow(exported, folders, tmp_path):
+    picture = ImageFolder(folders, "val").samples[0][0]
+    program = (
+        "import sys, predict_cls; predict_cls.main(sys.argv[1:]);"
+        "assert not {'tensorflow', 'keras', 'ai_edge_litert'} & set(sys.modules)"
+    )
+    command = ["--ckpt", exported / "model.onnx", picture, "--out", tmp_path / "out"]
+    subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True)
+
+
+def test_a_classifier_is_no_segmentation_model(exported, tmp_path):
+    import eval_seg
+
+    draw_voc(tmp_path, train=1, val=1)
+    with pytest.raises(ExportError, match=r"model\.onnx: is a classifier; it is for predict_cls\.py"):
+        eval_seg.main(["--ckpt", str(exported / "model.onnx"), "--data", str(tmp_path)])
+
+
+def test_a_wrong_export_is_deleted(run, tmp_path, monkeypatch, capsys):
+    def write_upside_down(served, path):
+        served._values = {key: -value if "Conv2d_1c" in key else value for key, value in served._values.items()}
+        write_frozen(served, path)
+
+    monkeypatch.setitem(FORMATS, "pb", replace(FORMATS["pb"], write=write_upside_down))
+    with pytest.raises(SystemExit) as end:
+        command_line.run(
+            lambda: export_cls.main(["--ckpt", str(run), "--out", str(tmp_path / "out"), "--formats", "pb"])
+        )
+    assert end.value.code == 1
+    assert "WRONG, 99 % must be equal; deleted" in capsys.readouterr().out
+    assert not list((tmp_path / "out").iterdir())
