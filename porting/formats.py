@@ -140,7 +140,7 @@ def write_saved_model(served: Served, path: Path) -> None:
 def write_frozen(served: Served, path: Path) -> None:
     """A GraphDef of constants alone: tensors `images:0` → `labels:0`, `probabilities:0`."""
     graph = served.any_size.get_concrete_function().graph.as_graph_def()
-    path.write_bytes(graph.SerializeToString())
+    path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def write_onnx(served: Served, path: Path) -> None:
@@ -148,7 +148,7 @@ def write_onnx(served: Served, path: Path) -> None:
     signature = served.any_size.input_signature
     model, _ = require("tf2onnx").convert.from_function(served.any_size, signature, opset=ONNX_OPSET)
     _pad_by_numbers(model.graph)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _pad_by_numbers(graph: Any) -> None:
