@@ -1,7 +1,9 @@
 """train_seg.py and eval_seg.py from their command lines: the main job, resuming, and everything a user gets wrong."""
 
 import csv
+import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,9 +17,12 @@ import pytest
 import eval_seg
 import train_seg
 from data.sample import draw_voc
+from engine.stopping import Stopped
 from errors import UserError
+from inference import evaluation
 from tests.conftest import assert_same, read_all
 from tests.short_mobilenet import shortened
+from training.callbacks import RunKeeper
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--crop-size", "33", "--eval-size", "129", "--batch-size", "2", "--log-every", "2", "--eval-every", "6"]
@@ -113,6 +118,172 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(voc, checkp
     assert "continued behind step" in out
     assert_same(read_all(run), read_all(trained[0]))
     assert log(run) == log(trained[0])
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """A function: object, name of its function, call, signal → this process gets the signal at that call."""
+
+    def prepare(place, name, call, number):
+        original, calls = getattr(place, name), itertools.count(1)
+
+        def stopping(*arguments, **more):
+            if next(calls) == call:
+                os.kill(os.getpid(), number)
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(place, name, stopping)
+
+    return prepare
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_training_at_the_step(voc, checkpoint, trained, tmp_path, stops, number):
+    run = tmp_path / "stopped"
+    arguments = command(voc, checkpoint, run, "--steps", 12, "--save-every", 3)
+    stops(RunKeeper, "on_train_batch_end", 5, number)
+    with pytest.raises(Stopped, match=r"step 5 is saved in .*stopped; the same command goes on from there"):
+        train_seg.main(arguments)
+    assert read_all(run)["global_step"] == 5
+    assert log(run)[-1][0] == "5"
+    train_seg.main(arguments)
+    assert_same(read_all(run), read_all(trained[0]))
+    assert_same(read_all(run / "best"), read_all(trained[0] / "best"))
+    assert [row for row in log(run) if row[0] not in ("5", "6")] == [r for r in log(trained[0]) if r[0] != "6"]
+
+
+def test_a_validation_is_left_and_done_when_the_run_goes_on(voc, checkpoint, trained, tmp_path, stops):
+    run = tmp_path / "stopped"
+    arguments = command(voc, checkpoint, run, "--steps", 12, "--save-every", 3)
+    stops(evaluation, "evaluate", 1, signal.SIGTERM)
+    with pytest.raises(Stopped, match="step 6 is saved"):
+        train_seg.main(arguments)
+    assert log(run)[-1][0] == "6" and log(run)[-1][-1] == "" and not (run / "best").exists()
+    train_seg.main(arguments)
+    assert log(run) == log(trained[0])
+    assert_same(read_all(run / "best"), read_all(trained[0] / "best"))
+    assert events(run) == events(trained[0])
+
+
+def test_the_last_validation_too(voc, checkpoint, trained, tmp_path, stops):
+    run = tmp_path / "stopped"
+    arguments = command(voc, checkpoint, run, "--steps", 12, "--save-every", 3)
+    stops(evaluation, "evaluate", 2, signal.SIGTERM)
+    with pytest.raises(Stopped, match="step 12 is saved"):
+        train_seg.main(arguments)
+    train_seg.main(arguments)
+    assert log(run) == log(trained[0])
+
+
+def test_a_stopped_program_says_so_in_one_line(voc, checkpoint, tmp_path):
+    run = tmp_path / "stopped"
+    process = launch(command(voc, checkpoint, run, "--steps", 2000))
+    while process.poll() is None and not (run / "log.csv").exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    said = [line for line in err.splitlines() if "stopped by SIGTERM: step " in line]
+    assert len(said) == 1 and "Traceback" not in err
+
+
+def events(run):
+    """{tag: steps} of what TensorBoard shows, but for the clock's."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run / "tensorboard"), {"tensors": 0})
+    shown.Reload()
+    return {tag: [event.step for event in shown.Tensors(tag)] for tag in shown.Tags()["tensors"]}
+
+
+# A run and its data
+
+
+@pytest.fixture
+def on_own_data(voc, trained, tmp_path):
+    """A function: flags → the finished run's command again, on a copy of run and data; and where these are."""
+    root, run = tmp_path / "voc", tmp_path / "run"
+    shutil.copytree(voc, root)
+    shutil.copytree(trained[0], run)
+    config = json.loads((run / "config.json").read_text())
+    config["arguments"]["data"] = str(root)
+    del config["sha256"]
+    (run / "config.json").write_text(json.dumps(config))
+
+    def again(*more):
+        arguments = config["arguments"]
+        train_seg.main(command(root, arguments["ckpt"], run, "--steps", 12, "--save-every", 3, *more))
+
+    return again, root, run
+
+
+def shorter_list(root):
+    path = root / "ImageSets" / "Segmentation" / "trainaug.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[2:]))
+
+
+def longer_mask(root):
+    with open(root / "SegmentationClass" / "val_00001.png", "ab") as mask:
+        mask.write(b"behind its end")
+
+
+def renamed_class(root):
+    path = root / "ImageSets" / "Segmentation" / "classes.txt"
+    path.write_text(path.read_text().replace("disc", "disk"))
+
+
+def other_order(root):
+    path = root / "ImageSets" / "Segmentation" / "val.txt"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (shorter_list, r"trainaug: 2 images fewer: JPEGImages/train_00000.jpg, JPEGImages/train_00001.jpg\)"),
+        (longer_mask, r"val: 1 other files: JPEGImages/val_00001.jpg \([\d,]+ and [\d,]+ → [\d,]+ and [\d,]+ bytes\)"),
+        (renamed_class, "classes: background, disc, square, triangle, star → background, disk, square"),
+        (other_order, "val: the images in another order"),
+    ],
+)
+def test_a_run_is_not_continued_on_other_data_without_a_word(on_own_data, change, said, capsys):
+    again, root, run = on_own_data
+    again()
+    change(root)
+    before = (run / "config.json").read_text()
+    with pytest.raises(UserError, match=rf"no longer what the run was started with \(.*{said}.*--data-changed"):
+        again()
+    assert (run / "config.json").read_text() == before
+    capsys.readouterr()
+    again("--data-changed")
+    assert "goes on with data that changed" in capsys.readouterr().out
+    again()
+
+
+def test_a_class_more_never_fits(on_own_data):
+    again, root, _ = on_own_data
+    with open(root / "ImageSets" / "Segmentation" / "classes.txt", "a") as classes:
+        classes.write("hexagon\n")
+    with pytest.raises(UserError, match=r"was started with 5 classes .* now has 6: .*hexagon"):
+        again("--data-changed", "--allow-absent", "hexagon")
+
+
+def test_data_that_nobody_wrote_down_is_said_to_be_unknown(on_own_data, capsys):
+    again, _, run = on_own_data
+    config = json.loads((run / "config.json").read_text())
+    del config["data"]
+    (run / "config.json").write_text(json.dumps(config))
+    again()
+    assert "started before runs kept what their data were" in capsys.readouterr().out
+
+
+def test_a_damaged_list_of_the_data_is_named(on_own_data):
+    again, _, run = on_own_data
+    (run / "data.csv").write_text("train,x\n")
+    with pytest.raises(UserError, match=r"data\.csv: does not say what the run's data were .*--data-changed goes on"):
+        again()
+    again("--data-changed")
+    again()
 
 
 def test_other_worker_counts_and_repeats_give_the_same_losses(voc, checkpoint, trained, tmp_path):

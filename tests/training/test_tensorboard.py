@@ -11,7 +11,7 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector import projector_plugin
 from werkzeug.test import Client
 
-from training.tensorboard import MAPS, Board, tiled
+from training.tensorboard import MAPS, Board, cut_events, tiled
 
 
 def picture_of(folder, tag):
@@ -105,3 +105,23 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     board.feature_maps(1, "block4", np.zeros((1, 2, 2, 3)))
     board.embedding(1, "features", np.zeros((2, 2)), "ab")
     assert not list(tmp_path.iterdir())
+
+
+def test_steps_that_are_trained_again_are_in_the_events_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    for first, last in ((1, 6), (4, 9), (3, 5)):  # three processes, the later ones from behind a checkpoint
+        cut_events(tmp_path, first - 1)
+        board = Board(tmp_path)
+        for step in range(first, last + 1):
+            board.scalars(step, {"loss": 100 * first + step})
+        del board
+    with open(next(tmp_path.glob("events.*")), "ab") as file:
+        file.write(b"half a record")  # of a process that was killed
+    cut_events(tmp_path, 4)
+    assert len(list(tmp_path.iterdir())) == 1
+    shown = EventAccumulator(str(tmp_path), {"tensors": 0})
+    shown.Reload()
+    found = {event.step: float(make_ndarray(event.tensor_proto)) for event in shown.Tensors("loss")}
+    assert found == {1: 101, 2: 102, 3: 303, 4: 304}
