@@ -292,7 +292,7 @@ PIXELS = whole(1, 32_768)  # a side; no larger picture can be read, and a square
 BATCH = whole(1, 65_536)  # images
 CLASSES = whole(1, 32_768)
 THREADS = whole(1, 1024)
-DEVICES = whole(1, 256)
+DEVICES = whole(1, 16)  # of one host; a step of so many parts of a CPU takes minutes to compile
 DILATION = whole(1, 512)
 
 

@@ -5,7 +5,7 @@ import pytest
 import eval_seg
 import slim_deeplab
 import train_seg
-from data.places import VOC_PLACES, voc_folder
+from data.places import VOC_PLACES, check_memory, voc_folder
 from errors import UserError
 from files.writing import check_room
 
@@ -71,3 +71,11 @@ def test_room(here):
     check_room(here / "not" / "yet", 0, "nothing")
     with pytest.raises(UserError, match=r"^much: needs 1,000,000,000,000 MB in .*not/yet, where .* MB are free"):
         check_room(here / "not" / "yet", 10**18, "much")
+
+
+def test_more_pixels_than_the_memory_holds_are_refused(here):
+    check_memory(1, 513, "--crop-size 513")
+    with pytest.raises(UserError, match=r"--crop-size 32768: 60,000 x 32,768 x 32,768 pixels take 1,030,792 GB, and"):
+        check_memory(60_000, 32_768, "--crop-size 32768")
+    with pytest.raises(UserError, match="--batch-size 65536 and --crop-size 32768"):
+        train_seg.main(["--ckpt", "none", "--data", ".", "--batch-size", "65536", "--crop-size", "32768"])

@@ -111,7 +111,7 @@ def test_flags_and_python_say_the_same(group, flags, expected):
         (Opening, "multi_grid", (1, 0)),
         (Opening, "atrous_rates", (10**6,)),
         (Looks, "scales", (1.0,) * 33),
-        (options.Devices, "devices", 10**6),
+        (options.Devices, "devices", 17),
         (options.Devices, "hosts", ("a:1", "a:1")),
         (options.Devices, "hosts", ("a:99999",)),
         (options.Verification, "feed", {"a": float("nan")}),

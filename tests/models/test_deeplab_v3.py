@@ -186,6 +186,10 @@ def test_both_sources_are_one_for_v1():
         ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, r"Received: \(1, 2, 4\)"),
         ({"backbone": "resnet_v2_18", "features": "block3"}, "Received: 'block3'"),
         ({"backbone": "resnet_v2_18", "output_stride": 5}, "Received: 5"),
+        ({"backbone": "mobilenet_v2", "depth_multiplier": 0}, "depth_multiplier must be over 0"),
+        ({"backbone": "mobilenet_v2", "atrous_rates": (6, -1)}, r"Received: \(6, -1\)"),
+        ({"backbone": "mobilenet_v2", "atrous_rates": (1, 2), "output_stride": 32}, r"at 32 become \[0, 1\]"),
+        ({"backbone": "mobilenet_v2", "head_channels": 0}, "head_channels must be a whole number"),
         ({"backbone": "resnet_v2_18", "multi_grid": (1, 2, 4)}, r"Received: \(1, 2, 4\)"),
     ],
 )

@@ -251,6 +251,10 @@ def moved_statistics(net, training):
         ({"output_stride": 64}, "Received: 64"),
         ({"multi_grid": (1, 2)}, r"Received: \(1, 2\)"),
         ({"multi_grid": ()}, r"Received: \(\)"),
+        ({"multi_grid": (1, 0, 2)}, r"multi_grid must be whole numbers, 1 or more. Received: \(1, 0, 2\)"),
+        ({"num_classes": 0}, "num_classes must be a whole number, 1 or more. Received: 0"),
+        ({"width": 8.5}, "Received: 8.5"),
+        ({"batch_norm_decay": 2}, "batch_norm_decay must be 0 or more, and under 1. Received: 2"),
     ],
 )
 def test_bad_arguments_are_said(arguments, received):

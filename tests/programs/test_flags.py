@@ -6,6 +6,8 @@ The programs' own parsers say which flags there are: a new one is judged by itse
 import argparse
 import importlib
 import os
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ import command_line
 from campaigns.flags import CALLS, actions_of, parser_of, type_of, with_value
 from engine.kinds import OptionError
 
+ROOT = Path(__file__).parents[2]
 CHOSEN = (argparse._StoreTrueAction, argparse._StoreConstAction, argparse.BooleanOptionalAction)
 VALUED = [
     pytest.param(call, action, id=f"{call} {action.dest if not action.option_strings else action.option_strings[0]}")
@@ -116,3 +119,27 @@ def test_a_device_is_no_file(tmp_path, capsys):
 def test_a_call_that_is_right_is_taken(capsys):
     for call, words in CALLS.items():
         assert answer(capsys, call, words.split())[0] == 0
+
+
+def test_every_program_is_attacked():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    programs = {name.removeprefix("slim-").replace("-", "_") for name in scripts}
+    assert {call.split()[0] for call in CALLS} == programs
+    commands = next(a for a in parser_of("prepare_data")._actions if isinstance(a, argparse._SubParsersAction)).choices
+    assert {call.split()[1] for call in CALLS if call.startswith("prepare_data")} == set(commands)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (MemoryError("2 GB"), "error: out of memory (2 GB): ask for smaller or fewer images"),
+        (PermissionError(13, "Permission denied", "a.png"), "error: a.png: Permission denied"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(raised, said, capsys):
+    def main():
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(main)
+    assert ended.value.code == 2 and capsys.readouterr().err == f"{said}\n"

@@ -340,6 +340,18 @@ def test_every_option_of_a_model_is_a_flag():
     assert (how.multi_grid, how.features, how.atrous_rates, how.output_stride) == ((), "block4", (6, 12), 4)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--multi-grid", "1,2"], r"resnet_v2_50: multi_grid needs one factor .* Received: \(1, 2\)"),
+        (["--image-pooling-crop-size", "33,33"], "--image-pooling-crop-size: .* is no DeepLab"),
+    ],
+)
+def test_what_the_network_cannot_have_is_said(resnet_v2, picture, flags, message):
+    with pytest.raises(UserError, match=message):
+        verify_port.main([resnet_v2[0], picture, *flags])
+
+
 def test_options_of_a_head_where_there_is_none(resnet_v2, picture):
     with pytest.raises(UserError, match="--upsampling: resnet_v2_50, 5 classes is no DeepLab"):
         verify_port.main([resnet_v2[0], picture, "--upsampling", "tf1"])
@@ -390,7 +402,7 @@ def test_end_points_before_a_missing_variable():
 
 
 def test_report_that_cannot_be_written():
-    with pytest.raises(UserError, match=r"--json /dev/null/port.json: cannot be written"):
+    with pytest.raises(UserError, match=r"/dev/null/port.json: cannot be written"):
         port.write_json("/dev/null/port.json", {"relative": math.inf})
 
 
