@@ -76,7 +76,7 @@ class Attack:
         self.seconds = time.perf_counter() - began
         self.operations = int(counted.read_text())
         counted.unlink()
-        self.wanted, self.log, self.events = tree(good), log_of(good), events_of(good)
+        self.wanted, self.log, self.events = results(good), log_of(good), events_of(good)
 
     def start(self, out, first=lambda: None):
         temporary = Path(f"{out}-tmp")
@@ -156,7 +156,7 @@ class Attack:
             pass  # the kill came when all was done
         elif process.code:
             return Outcome.TRACEBACK, f"{process.code}: {process.said}"
-        if (found := tree(out)) != self.wanted:
+        if (found := results(out)) != self.wanted:
             return Outcome.OTHER, f"differs: {different(found, self.wanted)}"
         if log_of(out) != self.log:
             return Outcome.OTHER, f"log: {log_of(out)}\nnot {self.log}"
@@ -166,6 +166,18 @@ class Attack:
         if left := leftovers(out) + temporary:
             return Outcome.OTHER, f"left: {left}"
         return Outcome.ACCEPTED, ""
+
+
+def results(out):
+    """`tree`, of a run's last checkpoint alone: where a signal stopped it, another earlier one is kept."""
+    found = tree(out)
+    steps = [int(name.split("-")[1].split(".")[0]) for name in found if name.startswith("run/model.ckpt-")]
+    earlier = [f"run/model.ckpt-{step}." for step in steps if step < max(steps)]
+    return {
+        name: content
+        for name, content in found.items()
+        if name != "run/checkpoint" and not any(map(name.startswith, earlier))
+    }
 
 
 def log_of(out):

@@ -7,6 +7,7 @@ within `between_steps`, it is only remembered. A second one ends the process at 
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,17 @@ def listen() -> None:
     """Lets the signals be answered as this module says, until the process ends."""
     for number in SIGNALS:
         signal.signal(number, _answer)
+    sys.unraisablehook = _again
+
+
+def _again(lost: "sys.UnraisableHookArgs") -> None:
+    """Sends the signal once more where Stopped came up in a callback, of which Python lets no exception out."""
+    number = _Signals.received
+    if isinstance(lost.exc_value, Stopped) and number is not None:
+        _Signals.received = None
+        threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,21 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def temporary_files_in(folder: str | Path) -> Iterator[None]:
+    """Within it, what libraries write as temporary files is written into `folder`, and so is cleared with that."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
+
+
 def _partial(folder: Path, suffix: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if str(folder) not in _cleared:

@@ -17,7 +17,7 @@ import numpy as np
 from data.images import read_image
 from data.sample import draw_voc
 from files.records import sealed
-from files.writing import folder_in, temporary_folder, write_whole
+from files.writing import folder_in, temporary_files_in, temporary_folder, write_whole
 from inference.export_record import DESCRIPTION, ExportError, checksum, read_description
 from inference.opening import OpenedClassifier, OpenedSegmenter
 from inference.runtimes import open_export, require
@@ -101,9 +101,10 @@ def export(
         raise ExportError(f"{out}: is a run; export into a folder of its own, or --ckpt {out} would mean the export")
     described = _description(out, subject)
     for name in formats:
-        with folder_in(out) as folder:
+        with folder_in(out) as folder, folder_in(out) as others:
             path = folder / FORMATS[name].file
-            FORMATS[name].write(subject.served, path)
+            with temporary_files_in(others):
+                FORMATS[name].write(subject.served, path)
             outcome = _outcome(name, path, subject, picture)
             if outcome.good:
                 _move(folder, out)

@@ -13,8 +13,9 @@ from engine import stopping
 from engine.run_directory import RunDirectory
 from errors import UserError
 from models.weight_init import named_variables
-from training.tensorboard import Board
+from training.tensorboard import NORMS, Board
 
+PICTURE = "predictions"  # its name on the board
 Evaluate = Callable[[], Mapping[str, float]]
 
 
@@ -109,9 +110,9 @@ class RunKeeper(keras.callbacks.Callback):
         logged = bool(rows) and int(rows[-1]["step"]) == self.step
         if self.evaluate and logged and self._evaluates(self.step) and rows[-1].get(self.score_names[0]) == "":
             scores = self.evaluate()
-            self.run.complete_row(self.step, scores)
             self.board.scalars(self.step, scores)
             self._keep_scores(scores)
+            self.run.complete_row(self.step, scores)  # last: until then, it is done anew
 
     def _close_window(self, logs: Mapping[str, Any], saves: bool, evaluate: Evaluate | None) -> None:
         logs = {name: float(value) for name, value in logs.items()}
@@ -139,7 +140,7 @@ class RunKeeper(keras.callbacks.Callback):
         }
         self.run.log(row)
         norms = self.model.optimizer.gradient_norms()
-        self.board.scalars(self.step, row | {f"gradient_norm/{scope}": norm for scope, norm in norms.items()})
+        self.board.scalars(self.step, row | {f"{NORMS}{scope}": norm for scope, norm in norms.items()})
         if evaluate:
             self._keep_scores(scores)
         if saves:
@@ -148,7 +149,7 @@ class RunKeeper(keras.callbacks.Callback):
     def _keep_scores(self, scores: Mapping[str, Any]) -> None:
         """What follows an evaluation: pictures, histograms, and the best model."""
         if self.pictures:
-            self.board.picture(self.step, "predictions", self.pictures())
+            self.board.picture(self.step, PICTURE, self.pictures())
         if self.histograms:
             self.board.histograms(self.step, named_variables(self.model))
         if scores[self.score_names[0]] > self.best:

@@ -226,7 +226,9 @@ def _fit(
     start = run.restore(model, model.optimizer) if run.last_step() else 0
     run.cut_log(start)
     if distribution.writes:
-        cut_events(run.path / "tensorboard", start)
+        last = {name: text for row in run.log_rows()[-1:] for name, text in row.items()}
+        unscored = last.get(task.score_names[0]) == ""
+        cut_events(run.path / "tensorboard", start, {name for name in last if last[name]} if unscored else None)
     if start:
         print(f"{run.path}: continued behind step {start}", flush=True)
     keeper = RunKeeper(

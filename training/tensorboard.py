@@ -1,6 +1,6 @@
 """TensorBoard events of a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from files.writing import beside, writing
 
+NORMS = "gradient_norm/"  # how their tags begin
 MAPS = 64  # of feature maps in one picture
 SPRITE = 8192  # pixels that TensorBoard takes of a sprite's side
 
@@ -103,10 +104,16 @@ class Board:
         self._writer.flush()  # a folder is a run only where there are events
 
 
-def cut_events(folder: str | Path, step: int) -> None:
+def cut_events(folder: str | Path, step: int, only: Collection[str] | None = None) -> None:
     """Drops the events behind `step`, whose steps are about to be trained again, and what a killed process half wrote.
 
-    All others become one file. Raises WriteError.
+    All others become one file.
+
+    Args:
+        only: where given, of the events at `step` but these tags and norms of gradients stay: an evaluation was cut off
+            there, and will be done anew.
+
+    Raises WriteError.
     """
     import tensorflow as tf
     from tensorboard.compat.proto.event_pb2 import Event
@@ -119,10 +126,15 @@ def cut_events(folder: str | Path, step: int) -> None:
             for file in files:
                 for content in _whole_records(file):
                     event = Event.FromString(content)
-                    if event.step <= step and not (event.file_version and file is not files[0]):
+                    again = only is not None and event.step == step and not _is_of(event, only)
+                    if event.step <= step and not again and not (event.file_version and file is not files[0]):
                         writer.write(content)
         for file in files[1:]:  # before the first is replaced: what it will hold of them is in the partial file
             file.unlink()
+
+
+def _is_of(event: Any, tags: Collection[str]) -> bool:
+    return all(value.tag in tags or value.tag.startswith(NORMS) for value in event.summary.value)
 
 
 def _whole_records(file: Path) -> Iterator[bytes]:
