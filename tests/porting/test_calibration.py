@@ -22,5 +22,5 @@ def test_rare_classes_have_their_turn():
 
 def test_pictures_of_other_classes_are_refused(tmp_path):
     draw_voc(tmp_path, train=2, val=1)
-    with pytest.raises(UserError, match="its classes are background, .* the model's cat, dog; name a folder"):
+    with pytest.raises(UserError, match=r"its classes are background, .* the model's cat, dog; name a folder"):
         calibration_of(Exporting(), str(tmp_path), ("cat", "dog"))
