@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Builds the report and prints where it lies."""
     folder = parse_arguments(argv).run_dir
 
-    from engine.run_directory import RunDirectory, read_config
+    from engine.run_directory import RunDirectory
+    from engine.run_records import read_config
     from training.report import write_report
 
     print(write_report(RunDirectory(folder, read_config(folder)["arguments"])))

@@ -15,6 +15,7 @@ import ctypes
 import hashlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -124,10 +125,16 @@ def tree(folder):
     """{name: SHA-256 of its content, less the folder's own name} of all files but those that vary from run to run."""
     files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes().replace(os.fsencode(folder), b"")).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(_content(path, folder)).hexdigest()
         for path in files
         if path.name not in VARYING and "tensorboard" not in path.parts
     }
+
+
+def _content(path, folder):
+    """A file's bytes, less what tells where it is: the folder's name, and the sum over a text with that name."""
+    content = path.read_bytes().replace(os.fsencode(folder), b"")
+    return re.sub(rb'"sha256": "\w+"\n}$', b"", content) if path.name == "config.json" else content
 
 
 def size_of(folder):
@@ -332,7 +339,8 @@ def different(one, other):
 def prepare(data):
     """What the commands read: a data set, pictures, and a run."""
     drawing = f"prepare_data sample --out {data}/voc --train 8 --val 2".split()
-    for words in drawing, COMMANDS["train_seg"].placed(data, data):
+    folders = f"prepare_data sample --kind folder --out {data}/shapes --train 3 --val 1".split()
+    for words in drawing, folders, COMMANDS["train_seg"].placed(data, data):
         process = processes.start(words, patches=shortened)
         if process.wait(SECONDS):
             raise RuntimeError(f"{words}\n{process.out}\n{process.said}")

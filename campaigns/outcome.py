@@ -39,6 +39,12 @@ class Tally:
         if not outcome.good:
             self.failures.append(f"{outcome.value}: {row} {attempt}\n    {why.strip()[-600:]}")
 
+    def join(self, other):
+        """Adds what another one counted."""
+        for row, counts in other.counts.items():
+            self.counts.setdefault(row, Counter()).update(counts)
+        self.failures += other.failures
+
     @property
     def exit_code(self):
         """1 where anything went wrong."""

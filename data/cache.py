@@ -1,15 +1,17 @@
 """What a data set decodes, kept in memory or in a folder."""
 
 import hashlib
-import io
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import cv2
 import numpy as np
 
+from data.content import read_bytes
 from data.datasets import Dataset, FileDataset, Sample
+from data.images import DECODERS, MOST_PIXELS, was_damaged
 from files.writing import write_whole
 
 Kept = TypeVar("Kept", bound=FileDataset)
@@ -55,8 +57,8 @@ class CachedOnDisk(Cached):
     """Keeps in a folder what `dataset[i]` read once, one file a sample, which later runs and other processes read too.
 
     A file's name stands for the sample's source files with their sizes and times of change, the settings they are
-    read with and the decoder: where any of these changes, the sample is read anew. What is then out of use stays in the
-    folder.
+    read with and the decoders: where any of these changes, or the file is damaged, the sample is read anew. What is
+    then out of use stays in the folder.
 
     Args:
         dataset: whose `files(i)` are the paths that its `dataset[i]` reads.
@@ -72,17 +74,18 @@ class CachedOnDisk(Cached):
         self._folder = Path(folder)
 
     def __getitem__(self, index: int) -> Sample:
-        path = self._folder / f"{self._key(index)}.npy"
+        path = self._folder / f"{self._key(index)}.sample"
         try:
-            return _read_arrays(path)
-        except (OSError, ValueError):  # there is none yet, or it is damaged
+            return _from_bytes(read_bytes(path, _MOST_BYTES))
+        except ValueError:  # there is none yet, or it is damaged
             sample = self._dataset[index]
-        write_whole(path, _arrays_as_bytes(sample))
+        if not any(map(was_damaged, self._source.files(index))):  # each run names those anew
+            write_whole(path, _as_bytes(sample))
         return sample
 
     def _key(self, index: int) -> str:
         sources = [(os.path.abspath(path), *_size_and_time(path)) for path in self._source.files(index)]
-        return hashlib.sha256(repr((sources, self._source.reading, cv2.__version__)).encode()).hexdigest()[:32]
+        return hashlib.sha256(repr((sources, self._source.reading, DECODERS)).encode()).hexdigest()[:32]
 
 
 def _size_and_time(path: Path) -> tuple[int | None, int | None]:
@@ -93,20 +96,30 @@ def _size_and_time(path: Path) -> tuple[int | None, int | None]:
     return found.st_size, found.st_mtime_ns
 
 
-def _arrays_as_bytes(sample: Sample) -> bytes:
-    content = io.BytesIO()
-    for part in sample:
-        np.save(content, part)
-    return content.getvalue()
+_HEADER = struct.Struct("<IIIi")  # CRC-32 of all that follows, height, width, a class's number or _MASK
+_MASK = -1  # a mask follows the image
+_MOST_BYTES = _HEADER.size + 4 * MOST_PIXELS
 
 
-def _read_arrays(path: Path) -> Sample:
-    """(image, target), as they were written one after the other; not mapped: a whole read takes less than page faults.
+def _as_bytes(sample: Sample) -> bytes:
+    image, target = sample
+    height, width, _ = image.shape
+    is_mask = isinstance(target, np.ndarray)
+    pixels = image.tobytes() + (target.tobytes() if is_mask else b"")
+    content = bytearray(_HEADER.size) + pixels
+    _HEADER.pack_into(content, 0, 0, height, width, _MASK if is_mask else target)
+    content[:4] = zlib.crc32(memoryview(content)[4:]).to_bytes(4, "little")
+    return bytes(content)
 
-    Raises OSError or ValueError for no file and for half a file.
-    """
-    with open(path, "rb") as file:
-        try:
-            return np.load(file), np.load(file)[()]  # [()] makes a number of a number's array
-        except EOFError as error:
-            raise ValueError(f"{path}: ends early") from error
+
+def _from_bytes(content: bytes) -> Sample:
+    """The sample that `_as_bytes` wrote. Raises ValueError for other bytes."""
+    if len(content) < _HEADER.size:
+        raise ValueError("it ends early")
+    checksum, height, width, target = _HEADER.unpack_from(content)
+    if checksum != zlib.crc32(memoryview(content)[4:]):
+        raise ValueError("it is damaged")
+    pixels = np.frombuffer(content, np.uint8, offset=_HEADER.size)
+    size = 3 * height * width
+    image = pixels[:size].reshape(height, width, 3)
+    return image, (pixels[size:].reshape(height, width) if target == _MASK else target)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from data.images import DataError
+from data.content import DataError, read_text
 
 MOST_CLASSES = 255
 # Where a data set's class names are looked for; the last two as labelme has them.
@@ -80,7 +80,4 @@ def _why_no_name(name: str, number: int) -> str | None:
 
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 file, without a byte order mark. Raises DataError."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text (UTF-8): {error}.") from error
+    return read_text(path).splitlines()

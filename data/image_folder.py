@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from data.class_names import read_lines
-from data.images import DataError, image_format, read_image
+from data.images import IMAGE_FORMATS, DataError, image_format, read_image
 
-_READABLE = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-_SAID = f"{', '.join(_READABLE[:-1])} and {_READABLE[-1]}"
+_SAID = f"{', '.join(IMAGE_FORMATS[:-1])} and {IMAGE_FORMATS[-1]}"
 
 
 class LabelledPictures:
@@ -18,7 +17,7 @@ class LabelledPictures:
 
     Args:
         root: where they lie, or where that is said.
-        turn, picture_range: as of `data.images.read_image`.
+        turn, picture_range, accept_damaged: as of `data.images.read_image`.
 
     Attributes:
         samples: [(path, label)]. class_names: in label order. skipped: [(path, reason)] of files that were left out.
@@ -29,11 +28,9 @@ class LabelledPictures:
 
     class_names: tuple[str, ...]
 
-    def __init__(
-        self, root: str | Path, *, turn: bool = True, picture_range: tuple[float, float] | None = None
-    ) -> None:
+    def __init__(self, root: str | Path, **reading: Any) -> None:
         self.root = Path(root)
-        self.turn, self.picture_range = turn, picture_range
+        self._reading = reading
         self.samples: list[tuple[Path, int]] = []
         self.skipped: list[tuple[Path, str]] = []
 
@@ -48,7 +45,7 @@ class LabelledPictures:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns (image, label): uint8 (H, W, 3) RGB and an int."""
         path, label = self.samples[index]
-        return read_image(path, turn=self.turn, picture_range=self.picture_range), label
+        return read_image(path, **self._reading), label
 
     def files(self, index: int) -> list[Path]:
         """The files that `dataset[index]` reads."""
@@ -57,7 +54,7 @@ class LabelledPictures:
     @property
     def reading(self) -> tuple[Any, ...]:
         """What else a sample depends on."""
-        return self.turn, self.picture_range
+        return tuple(sorted(self._reading.items()))
 
 
 class ImageFolder(LabelledPictures):
@@ -71,7 +68,7 @@ class ImageFolder(LabelledPictures):
         split: such as "train" or "val".
         strict: raise instead of skipping.
         class_names: the classes in label order, such as the training split's; None takes the folders' names, sorted.
-        turn, picture_range: as of `data.images.read_image`.
+        turn, picture_range, accept_damaged: as of `data.images.read_image`.
 
     Attributes:
         samples: [(path, label)], class by class, sorted.
@@ -89,11 +86,9 @@ class ImageFolder(LabelledPictures):
         split: str,
         strict: bool = False,
         class_names: Iterable[str] | None = None,
-        *,
-        turn: bool = True,
-        picture_range: tuple[float, float] | None = None,
+        **reading: Any,
     ) -> None:
-        super().__init__(root, turn=turn, picture_range=picture_range)
+        super().__init__(root, **reading)
         self.split = split
         folder = self.root / split
         if not folder.is_dir():
@@ -130,7 +125,7 @@ class ImageList(LabelledPictures):
 
     Args:
         path: of the list.
-        turn, picture_range: as of `data.images.read_image`.
+        turn, picture_range, accept_damaged: as of `data.images.read_image`.
 
     Attributes:
         class_names: what the list calls the classes, names or numbers, in the order of their first picture.
@@ -139,10 +134,8 @@ class ImageList(LabelledPictures):
         DataError: no text, a line without a path or class, a file that is missing or no image; there is no line.
     """
 
-    def __init__(
-        self, path: str | Path, *, turn: bool = True, picture_range: tuple[float, float] | None = None
-    ) -> None:
-        super().__init__(path, turn=turn, picture_range=picture_range)
+    def __init__(self, path: str | Path, **reading: Any) -> None:
+        super().__init__(path, **reading)
         labels: dict[str, int] = {}
         for number, line in enumerate(map(str.strip, read_lines(path)), 1):
             if line:
@@ -163,7 +156,7 @@ def labelled_pictures(
     """The ImageFolder of `data` and `image_set`, or where `data` is a file the ImageList.
 
     Args:
-        strict: as of ImageFolder. reading: turn, picture_range.
+        strict: as of ImageFolder. reading: as of `data.images.read_image`.
     """
     return ImageList(data, **reading) if Path(data).is_file() else ImageFolder(data, image_set, strict, **reading)
 
@@ -177,4 +170,4 @@ def _why_not(path: Path) -> str | None:
     if not path.is_file():
         return "a folder within a class folder"
     kind = image_format(path)
-    return None if kind in _READABLE else f"{kind or 'unknown content'}; only {_SAID} are read"
+    return None if kind in IMAGE_FORMATS else f"{kind or 'unknown content'}; only {_SAID} are read"

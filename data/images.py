@@ -1,56 +1,65 @@
-"""Image files in and out: read whole or refused, written whole or not at all."""
+"""Picture and mask files: looked at before they are decoded, read whole or refused.
+
+All that is decoded is decoded here.
+"""
 
 import io
-import zlib
+import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, UnidentifiedImageError
 
-from errors import UserError
-
-
-class DataError(UserError, ValueError):
-    """A file, folder or setting of the data is not what it must be; the text names it and says what to do."""
-
+from data import jpeg, png, tiff
+from data.content import DataError, check_file, read_bytes, read_start
+from data.damage import Damage
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 LOSSY = ("JPEG", "WEBP")
+MOST_PIXELS = 100_000_000  # of 8 bits; of 16 half as many. Decoding them takes up to 1.5 GB
+MOST_BYTES = 500_000_000  # of a file
 UPRIGHT = 1  # the orientation of a picture that is stored as it is seen
 
 # OpenCV turns some formats by their tag and not others: here all are turned by `turned`.
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_ORIENTATION = 274  # the tag's number in EXIF and TIFF
+_AT_MOST = "At most {:,} are read: scale it down, or cut it into tiles."
+_ORIENTATION = 274  # the tag's number in EXIF
+
+DECODERS = cv2.__version__, jpeg.VERSION
+_damaged: set[str] = set()  # pictures that were named
 
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
+    png.SIGNATURE: "PNG",
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"RIFF": "WEBP",
 }
-# What Pillow raises on bad files.
-_BAD_FILE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said once, here
+warnings.filterwarnings("ignore", module=r"PIL\.")  # so too of Pillow's, also of sizes: MOST_PIXELS is looked at
 
 
 def image_format(path: str | Path) -> str | None:
     """Tells the format of the file `path` from its first bytes, whatever its name: "JPEG", "PNG", "GIF" … or None."""
-    try:
-        with open(path, "rb") as file:
-            return _format(file.read(12))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+    return _format(read_start(path, 12))
 
 
 def _format(head: bytes) -> str | None:
     found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
     return None if found == "WEBP" and head[8:12] != b"WEBP" else found  # RIFF holds sounds and films too
+
+
+# Headers
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,13 @@ class Header:
 
 def image_header(path: str | Path) -> Header:
     """Reads an image's Header. Raises DataError as `read_image`."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            if isinstance(file, TiffImagePlugin.TiffImageFile):  # whose size Pillow gives as it is seen
-                width, height = file.tag_v2[256], file.tag_v2[257]
-            return Header((height, width), _orientation(file))
-    except _BAD_FILE as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}. Replace or remove it.") from error
+    check_file(path, MOST_BYTES)
+    if image_format(path) == "TIFF":
+        content = read_bytes(path, MOST_BYTES)
+        size, _ = _tiff_size(path, content)
+        return Header(size, _tiff_orientation(content))
+    with _opened(path, Path(path), IMAGE_FORMATS) as file:
+        return Header(file.size[::-1], _orientation(file))
 
 
 def image_size(path: str | Path, turn: bool = True) -> tuple[int, int]:
@@ -89,33 +97,54 @@ def image_size(path: str | Path, turn: bool = True) -> tuple[int, int]:
     return header.turned_size if turn else header.size
 
 
+@contextmanager
+def _opened(
+    path: str | Path, source: bytes | Path, formats: tuple[str, ...], said: str = "an image"
+) -> Iterator[Image.Image]:
+    """What Pillow opens; whatever it raises on damaged files becomes a DataError."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as file:
+            check_size(path, file.size[::-1])
+            yield file
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: has too many pixels by its header. {_AT_MOST.format(MOST_PIXELS)}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: cannot be read as {said}: is none of {', '.join(formats)}. Replace it.") from error
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as {said}: {error}. Fetch or save it again.") from error
+
+
+def check_size(path: str | Path, size: tuple[int, int], bits: int = 8) -> None:
+    """Raises DataError for a picture of more than MOST_PIXELS, which is decoded by nobody then."""
+    most = MOST_PIXELS * 8 // max(8, bits)
+    if size[0] * size[1] > most:
+        raise DataError(f"{path}: has {size[1]}x{size[0]} pixels of {bits} bits by its header. {_AT_MOST.format(most)}")
+
+
+def _tiff_size(path: str | Path, content: bytes) -> tuple[tuple[int, int], int]:
+    """(height, width) and the bits a value of a TIFF. Raises DataError as `check_size`."""
+    size = tiff.value(content, tiff.HEIGHT), tiff.value(content, tiff.WIDTH)
+    bits = tiff.value(content, tiff.BITS, 1)
+    check_size(path, size, bits)
+    return size, bits
+
+
+def _tiff_orientation(content: bytes) -> int:
+    told = tiff.value(content, tiff.ORIENTATION, UPRIGHT)
+    return told if told in range(1, 9) else UPRIGHT
+
+
 def _orientation(file: Image.Image) -> int:
     """The orientation that an opened file's header tells; a PNG is not decoded for what stands behind its pixels."""
     if file.format == "PNG" and "exif" not in file.info:
         return UPRIGHT
     try:
         told = file.getexif().get(_ORIENTATION, UPRIGHT)
-    except _BAD_FILE:  # a damaged tag says nothing
+    except Exception:  # a damaged tag says nothing
         return UPRIGHT
     return told if told in range(1, 9) else UPRIGHT
-
-
-def orientation_of(content: bytes) -> int:
-    """The orientation of an image file's bytes, as `Header` has it."""
-    kind = _format(content[:12])
-    may_have_one = {
-        "JPEG": lambda: any(content.startswith(b"Exif\0\0", at + 4) for at in _jpeg_segments(content)),
-        "PNG": lambda: b"eXIf" in content,
-        "WEBP": lambda: b"EXIF" in content,
-        "TIFF": lambda: True,
-    }.get(kind or "", lambda: False)
-    if not may_have_one():  # Pillow is asked for the few that do
-        return UPRIGHT
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            return _orientation(file)
-    except _BAD_FILE:
-        return UPRIGHT
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -130,31 +159,127 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def read_image(path: str | Path, *, turn: bool = True, picture_range: tuple[float, float] | None = None) -> np.ndarray:
+# Pictures
+
+
+def read_image(
+    path: str | Path,
+    *,
+    turn: bool = True,
+    picture_range: tuple[float, float] | None = None,
+    accept_damaged: bool = False,
+) -> np.ndarray:
     """Reads an image file, turned as its orientation tag says, which is how viewers and annotation tools show it.
 
     Args:
         turn: False leaves the pixels as they are stored.
         picture_range: the values of a picture of more than 8 bits that become 0 and 255; what is outside is clipped.
+        accept_damaged: a damaged JPEG or PNG is decoded as far as it goes, and named on stderr, once.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        DataError: the file is missing, is no image, is cut short, or has more than 8 bits and no range is told.
+        DataError: the file is missing, is none of IMAGE_FORMATS, is damaged or cut short, has more than MOST_PIXELS, or
+            has more than 8 bits and no range is told.
     """
-    content = _content(path)
-    if content.startswith(b"\xff\xd8") and not _jpeg_is_whole(content):
-        raise DataError(f"{path}: this JPEG is cut short after {len(content)} bytes. Fetch or save it again.")
-    orientation = orientation_of(content)
-    if orientation != UPRIGHT and _format(content[:12]) == "TIFF":
-        content = _upright_tiff(content)  # OpenCV turns these in any case
-    image = _pixels(content)
-    if image is None:
-        raise DataError(f"{path}: cannot be decoded as an image ({len(content)} bytes). Replace or remove it.")
+    image, orientation = _picture(path, accept_damaged)
     if image.dtype != np.uint8:
         image = _scaled(path, image, picture_range)
     return turned(image, orientation) if turn and orientation != UPRIGHT else image
+
+
+def _picture(path: str | Path, accept_damaged: bool = False) -> tuple[np.ndarray, int]:
+    """A picture's pixels as they are stored, RGB (H, W, 3), of uint8 or more bits; and its orientation."""
+    content = read_bytes(path, MOST_BYTES)
+    kind = _format(content[:12])
+    if kind not in IMAGE_FORMATS:
+        raise DataError(f"{path}: is none of {', '.join(IMAGE_FORMATS)} ({len(content)} bytes). Replace or remove it.")
+    decode = _DECODERS[kind]
+    try:
+        return decode(path, content, False)
+    except Damage as damage:
+        if not accept_damaged:
+            raise DataError(
+                f"{path}: this {kind} {damage}. Fetch or save it again; --accept-damaged takes what is left of it."
+            ) from damage
+        what = str(damage)
+    try:
+        found = decode(path, content, True)
+    except Damage as damage:
+        raise DataError(f"{path}: this {kind} {damage}, and nothing is left of it. Fetch or save it again.") from damage
+    _name_damaged(str(path), f"this {kind} {what}")
+    return found
+
+
+def was_damaged(path: str | Path) -> bool:
+    """Whether this process read a damaged picture there, and named it."""
+    return str(path) in _damaged
+
+
+def _name_damaged(path: str, what: str) -> None:
+    if path not in _damaged:
+        _damaged.add(path)
+        print(f"{path}: {what}; what is left of it is used (--accept-damaged)", file=sys.stderr, flush=True)
+
+
+def _jpeg(path: str | Path, content: bytes, damaged: bool) -> tuple[np.ndarray, int]:
+    headers = jpeg.headers(content)
+    check_size(path, headers.size)
+    if not damaged and not jpeg.is_whole(content, headers):
+        raise Damage(f"is cut short after {len(content)} bytes")
+    pixels = jpeg.decoded(content, headers, strict=not damaged)
+    return _by_opencv(content) if pixels is None else pixels, _tagged(content) if headers.exif else UPRIGHT
+
+
+def _png(path: str | Path, content: bytes, damaged: bool) -> tuple[np.ndarray, int]:
+    found = png.looked_through(content, damaged)
+    check_size(path, found.size, found.depth)
+    orientation = _tagged(content) if b"eXIf" in content else UPRIGHT
+    return _by_opencv(png.mended(content, found) if damaged else content, found.depth > 8), orientation
+
+
+def _tiff(path: str | Path, content: bytes, damaged: bool) -> tuple[np.ndarray, int]:
+    _tiff_size(path, content)
+    return _by_opencv(tiff.upright(content), deep=True), _tiff_orientation(content)  # OpenCV would turn it
+
+
+def _other(path: str | Path, content: bytes, damaged: bool) -> tuple[np.ndarray, int]:
+    with _opened(path, content, IMAGE_FORMATS) as file:  # which has looked at its size
+        orientation = _orientation(file)
+    return _by_opencv(content), orientation
+
+
+_DECODERS = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "BMP": _other, "WEBP": _other}
+
+
+def _tagged(content: bytes) -> int:
+    """The orientation of a file that may have one: Pillow is asked for the few."""
+    try:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as file:
+            return _orientation(file)
+    except Exception:  # the pixels were decoded; a damaged tag says nothing
+        return UPRIGHT
+
+
+def _by_opencv(content: bytes, deep: bool = False) -> np.ndarray:
+    """RGB (H, W, 3) as stored, uint8; `deep`: of more bits where there are more. Raises Damage."""
+    if not deep:
+        return _decoded(content, _AS_STORED)
+    # Not as RGB, which OpenCV makes of a TIFF of 16 bits byte by byte.
+    image = _decoded(content, cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    return np.ascontiguousarray(image[..., ::-1]) if image.dtype == np.uint8 else image[..., ::-1]
+
+
+def _decoded(content: bytes, flags: int) -> np.ndarray:
+    """What OpenCV makes of an image file's bytes. Raises Damage."""
+    try:
+        found = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except (cv2.error, MemoryError):
+        found = None
+    if found is None:
+        raise Damage("is damaged: it cannot be decoded")
+    return found
 
 
 def _scaled(path: str | Path, image: np.ndarray, picture_range: tuple[float, float] | None) -> np.ndarray:
@@ -166,34 +291,26 @@ def _scaled(path: str | Path, image: np.ndarray, picture_range: tuple[float, flo
             f"and white: --picture-range {low:g},{high:g}, or what all pictures have in common."
         )
     low, high = picture_range
-    shares = (image.astype(np.float32) - low) / (high - low)
-    return np.rint(255 * np.nan_to_num(np.clip(shares, 0, 1))).astype(np.uint8)
-
-
-def _upright_tiff(content: bytes) -> bytes:
-    """A TIFF's bytes with its orientation set to upright."""
-    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
-    start = int.from_bytes(content[4:8], order)
-    for at in range(start + 2, start + 2 + 12 * int.from_bytes(content[start : start + 2], order), 12):
-        if int.from_bytes(content[at : at + 2], order) == _ORIENTATION:  # tag 2, type 2, count 4, value 4 bytes
-            return content[: at + 8] + UPRIGHT.to_bytes(2, order) + content[at + 10 :]
-    return content
+    scaled = np.empty(image.shape, np.uint8)
+    for row, values in zip(scaled, image, strict=True):  # all at once would take twelve bytes a value
+        shares = (values.astype(np.float32) - low) / (high - low)
+        row[...] = np.rint(255 * np.nan_to_num(np.clip(shares, 0, 1)))
+    return scaled
 
 
 def is_deep(path: str | Path) -> bool:
     """Whether the values of a picture may have more than 8 bits, by its first bytes; a TIFF's may. Raises DataError."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(26)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
-    return _may_be_deep(head)
+    head = read_start(path, 26)
+    return _format(head[:12]) == "TIFF" or (_format(head[:12]) == "PNG" and head[24:25] == b"\x10")
 
 
 def deep_values(path: str | Path) -> tuple[float, float] | None:
-    """The smallest and the largest value of a picture of more than 8 bits; None for one of 8."""
-    image = _pixels(_content(path))
-    return None if image is None or image.dtype == np.uint8 else (float(image.min()), float(image.max()))
+    """The smallest and the largest value of a picture of more than 8 bits; None for one of 8. Raises DataError."""
+    image, _ = _picture(path)
+    return None if image.dtype == np.uint8 else (float(image.min()), float(image.max()))
+
+
+# Masks
 
 
 def read_indices(path: str | Path) -> np.ndarray:
@@ -203,107 +320,92 @@ def read_indices(path: str | Path) -> np.ndarray:
         uint8 (H, W); never turned, whatever its orientation tag.
 
     Raises:
-        DataError: the file is missing, is no image, is cut short, holds colours or values of 16 bits, or comes from a
-            lossy format, whatever its name.
+        DataError: the file is missing, is none of MASK_FORMATS, is damaged or cut short, has more than MOST_PIXELS,
+            holds colours or grey of other than 8 bits, or comes from a lossy format, whatever its name.
     """
     return read_indices_and_palette(path)[0]
 
 
 def read_indices_and_palette(path: str | Path) -> tuple[np.ndarray, bytes]:
     """`read_indices`, and the palette: 3 bytes a colour, in the order of the indices; none of 8-bit grey."""
-    content = _content(path)
-    if (kind := _format(content[:12])) in LOSSY:
+    content = read_bytes(path, MOST_BYTES)
+    found = _mask_png(path, content)
+    if found and found.depth == 8 and found.colour in (png.GREY, png.PALETTE):
+        try:
+            indices = _decoded(png.as_grey(content, found), cv2.IMREAD_UNCHANGED)
+        except Damage as damage:
+            raise _bad_mask(path, damage) from damage
+        return indices, found.palette if found.colour == png.PALETTE else b""
+    with _opened_mask(path, content) as file:
+        mode, bits = file.mode, _mask_bits(content, found)
+        if mode not in ("P", "L") or (mode == "L" and bits != 8):  # Pillow scales grey of 2 and 4 bits
+            raise DataError(
+                f"{path}: a mask must hold class indices (a palette PNG, or 8-bit grey); this one has mode {mode} of "
+                f"{bits} bits. Map its colours to indices first: python prepare_data.py pictures --help."
+            )
+        return np.asarray(file), bytes(file.getpalette() or ()) if mode == "P" else b""
+
+
+def mask_mode(path: str | Path) -> str:
+    """How a mask's pixels are stored, as Pillow has it: "P" palette, "L" grey, "1", "RGB" … Raises DataError."""
+    check_file(path, MOST_BYTES)
+    with _opened(path, Path(path), MASK_FORMATS, _A_MASK) as file:
+        return file.mode
+
+
+def read_mask_colours(path: str | Path) -> np.ndarray:
+    """Reads the colours of a mask: uint8 (H, W, 3), RGB, never turned. Raises DataError as `read_indices`."""
+    content = read_bytes(path, MOST_BYTES)
+    found = _mask_png(path, content)
+    with _opened_mask(path, content) as file:
+        if _mask_bits(content, found) > 8 or file.mode not in _COLOURS:
+            raise DataError(
+                f"{path}: has more than 8 bits, which no mask of colours has. Export the masks again, as PNG."
+            )
+        return np.asarray(file.convert("RGB"))
+
+
+def inside_of(content: bytes, path: str | Path) -> np.ndarray:
+    """bool (H, W): where a PNG that stands in the file `path` is not black. Raises DataError."""
+    _mask_png(path, content)
+    with _opened_mask(path, content) as file:
+        return np.asarray(file.convert("L")) > 0
+
+
+_A_MASK = "a mask"
+_COLOURS = ("1", "L", "P", "LA", "PA", "RGB", "RGBA")
+
+
+def _mask_png(path: str | Path, content: bytes) -> png.Png | None:
+    """What a PNG says of itself, looked through; None for another format. Raises DataError, for a lossy format too."""
+    kind = _format(content[:12])
+    if kind in LOSSY:
         raise DataError(
             f"{path}: a mask is lossless; this one is {kind}, whatever its name: its values are no longer those that "
             "were drawn. Export the masks again, as PNG."
         )
-    grey, colours = _palette_png_as_grey(content)
-    if grey is not None:
-        indices = _decoded(grey, cv2.IMREAD_UNCHANGED)
-        if indices is None:
-            raise DataError(f"{path}: cannot be read as a mask: it is damaged or cut short. Fetch or save it again.")
-        return indices, colours
-    try:
-        with Image.open(path) as file:
-            mode = file.mode
-            colours = bytes(file.getpalette() or ()) if mode == "P" else b""
-            indices = np.asarray(file)
-    except _BAD_FILE as error:
-        raise DataError(f"{path}: cannot be read as a mask: {error}.") from error
-    if mode not in ("P", "L"):
-        raise DataError(
-            f"{path}: a mask must hold class indices (a palette PNG, or 8-bit grey); this one has mode {mode}. "
-            "Map its colours to indices first: python prepare_data.py pictures --help."
-        )
-    return indices, colours
-
-
-def _content(path: str | Path) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:  # each call into the system lets other threads in between
-            return file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
-
-
-def _decoded(content: bytes, flags: int) -> np.ndarray | None:
-    """What OpenCV makes of an image file's bytes; None where it cannot."""
-    try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # an empty file, or a picture larger than OpenCV agrees to decode
+    if kind != "PNG":
         return None
+    try:
+        found = png.looked_through(content)
+    except Damage as damage:
+        raise _bad_mask(path, damage) from damage
+    check_size(path, found.size)
+    return found
 
 
-def _pixels(content: bytes) -> np.ndarray | None:
-    """A picture's pixels as they are stored, RGB (H, W, 3), of uint8 or more bits; None where it cannot be decoded."""
-    if not _may_be_deep(content):
-        return _decoded(content, _AS_STORED)
-    # Not as RGB, which OpenCV makes of a TIFF of 16 bits byte by byte.
-    image = _decoded(content, cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if image is None else np.ascontiguousarray(image[..., ::-1])
+def _bad_mask(path: str | Path, damage: Damage) -> DataError:
+    return DataError(f"{path}: cannot be read as a mask: this PNG {damage}. Fetch or save it again.")
 
 
-def _may_be_deep(head: bytes) -> bool:
-    """Whether the values of a picture may have more than 8 bits, by its first bytes; a TIFF's may."""
-    return _format(head[:12]) == "TIFF" or (_format(head[:12]) == "PNG" and head[24:25] == b"\x10")
+def _opened_mask(path: str | Path, content: bytes) -> AbstractContextManager[Image.Image]:
+    if _format(content[:12]) == "TIFF":
+        content = tiff.upright(content)  # Pillow would turn it
+    return _opened(path, content, MASK_FORMATS, _A_MASK)
 
 
-def _palette_png_as_grey(content: bytes) -> tuple[bytes | None, bytes]:
-    """The bytes of an 8-bit palette PNG as those of a grey one, whose values are the indices; and its palette.
-
-    None and no bytes for another file.
-
-    OpenCV reads no indices, but decodes grey in less time than Pillow, and without keeping other threads from Python.
-    """
-    # Signature 8 bytes; then chunks: length 4, type 4, data, CRC 4. In the first, IHDR, depth and colour type are at
-    # 24 and 25; what stands between it and the pixels, such as the palette, is left out.
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[24:26] != b"\x08\x03":
-        return None, b""
-    if zlib.crc32(content[12:29]).to_bytes(4) != content[29:33]:
-        return None, b""
-    at, colours = 33, b""
-    while content[at + 4 : at + 8] != b"IDAT":
-        if at >= len(content):
-            return None, b""
-        length = int.from_bytes(content[at : at + 4])
-        if content[at + 4 : at + 8] == b"PLTE":
-            colours = content[at + 8 : at + 8 + length]
-        at += 12 + length
-    header = content[12:25] + b"\0" + content[26:29]
-    return content[:12] + header + zlib.crc32(header).to_bytes(4) + content[at:], colours
-
-
-def _jpeg_segments(content: bytes) -> Iterator[int]:
-    """Yields where each segment of a JPEG's headers begins; last, where its scan does or the headers break off."""
-    at = 2
-    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
-        yield at
-        at += 1 if content[at + 1] == 0xFF else 2 + int.from_bytes(content[at + 2 : at + 4])
-    yield at
-
-
-def _jpeg_is_whole(content: bytes) -> bool:
-    """Says whether a JPEG's scan is ended by its marker. Without one, some decoders return a half-grey picture."""
-    *_, scan = _jpeg_segments(content)  # a thumbnail inside a header has an end marker of its own
-    # Within a scan, 0xFF is followed by 0x00: this is the real end. It is looked for where it ought to be, at the end.
-    return content.rfind(b"\xff\xd9", scan) >= 0
+def _mask_bits(content: bytes, found: png.Png | None) -> int:
+    """Bits a value of a mask."""
+    if found:
+        return found.depth
+    return tiff.value(content, tiff.BITS, 1) if _format(content[:12]) == "TIFF" else 8

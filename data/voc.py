@@ -153,7 +153,7 @@ class VOCSegmentation:
     Args:
         masks: False for an image set whose masks nobody has, such as VOC's `test`: each mask is then None.
         ignore_label: the value in the masks of what is ignored; it becomes IGNORE_LABEL.
-        turn, picture_range: as of `data.images.read_image`.
+        turn, picture_range, accept_damaged: as of `data.images.read_image`.
 
     Attributes:
         root, image_set: as given, `root` as a Path.
@@ -175,9 +175,11 @@ class VOCSegmentation:
         ignore_label: int = IGNORE_LABEL,
         turn: bool = True,
         picture_range: tuple[float, float] | None = None,
+        accept_damaged: bool = False,
     ) -> None:
         self.root, self.image_set = Path(root), image_set
         self.ignore_label, self.turn, self.picture_range = ignore_label, turn, picture_range
+        self.accept_damaged = accept_damaged
         self.pairs = read_image_set(self.root, image_set, masks)
         self.names = [pair.name for pair in self.pairs]
         self.class_names, self.classes_from = _class_names(self.root, self.names)
@@ -189,7 +191,9 @@ class VOCSegmentation:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns (image, mask): uint8 (H, W, 3) RGB and uint8 (H, W), or None without `masks`."""
         pair = self.pairs[index]
-        image = read_image(pair.image, turn=self.turn, picture_range=self.picture_range)
+        image = read_image(
+            pair.image, turn=self.turn, picture_range=self.picture_range, accept_damaged=self.accept_damaged
+        )
         return image, None if pair.mask is None else self._read_mask(pair.mask, image.shape[:2])
 
     def _read_mask(self, path: Path, image_size: tuple[int, ...] | None = None) -> np.ndarray:
@@ -203,7 +207,7 @@ class VOCSegmentation:
     @property
     def reading(self) -> tuple[Any, ...]:
         """What else a sample depends on."""
-        return self.num_classes, self.ignore_label, self.turn, self.picture_range
+        return self.num_classes, self.ignore_label, self.turn, self.picture_range, self.accept_damaged
 
     @property
     def image_paths(self) -> list[Path]:

@@ -223,10 +223,19 @@ class Pictures(Options):
     picture_range: tuple[float, float] | None = option(
         None, "values of pictures of more than 8 bits that become black and white", VALUE_RANGE, shown="refused"
     )
+    accept_damaged: bool = option(
+        False,
+        "damaged pictures are decoded as far as they go, and named, instead of refused; damaged masks never are",
+        free=True,
+    )
 
     def reading(self) -> dict[str, Any]:
         """As the keyword arguments of `data.images.read_image`."""
-        return {"turn": not self.ignore_orientation, "picture_range": self.picture_range}
+        return {
+            "turn": not self.ignore_orientation,
+            "picture_range": self.picture_range,
+            "accept_damaged": self.accept_damaged,
+        }
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,14 @@
 import os
 import re
 import shutil
-import tarfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 from engine.download import DownloadError, WrongChecksum, alone, cache_folder, download, has_checksum
 from engine.zoo import Published, published
 from errors import UserError
-from files.writing import check_room, write_whole
+from files.writing import folder_in, write_whole
+from models.archive import ArchiveError, unpack
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _OF_A_CHECKPOINT = re.compile(r"(\.ckpt|\.(index|meta|data-\d{5}-of-\d{5}))$")
@@ -98,30 +97,13 @@ def _archive(known: Published, remembered: str | None, sums: Path) -> Path:
 
 def _unpack(archive: Path, folder: Path, inside: str) -> None:
     """The checkpoint's files of an archive as the whole content of `folder`, or nothing of them."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            check_room(folder.parent, _unpacked_size(archive), archive)
-            for member in tar:
-                place = Path(member.name)
-                if member.isfile() and _OF_A_CHECKPOINT.search(place.name) and (not inside or inside in place.parts):
-                    member.name = place.name
-                    tar.extract(member, partial, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DownloadError(f"{archive}: cannot be unpacked ({error}). Delete it to download it again") from error
-    if not any(partial.iterdir()):
-        raise DownloadError(f"{archive}: holds no checkpoint. Delete it to download it again")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
-def _unpacked_size(archive: Path) -> int:
-    """Bytes, up to 4 GB: gzip's last word."""
-    with open(archive, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        return int.from_bytes(file.read(), "little")
+    with folder_in(folder.parent) as partial:
+        try:
+            unpack(archive, partial, inside)
+        except ArchiveError as error:
+            raise DownloadError(f"{error}. Delete it to download it again") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
 
 
 def _is(path: Path, sha256: str) -> bool:

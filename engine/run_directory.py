@@ -22,17 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.run_data import RunData, sha256
-from errors import UserError
+from engine.run_records import RunConfig, RunError, read_config, read_coverage, read_log
+from files.records import sealed
 from files.writing import check_room, clear_leftovers, write_whole, writing
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
 from models.weight_init import LOADED, Report, model_guided_init, save_checkpoint
 
 if TYPE_CHECKING:
     from models.layers import Network
-
-
-class RunError(UserError, ValueError):
-    """A run directory that cannot be used as asked."""
 
 
 class Optimizer(Protocol):
@@ -116,7 +113,7 @@ class RunDirectory:
         """Whether a step was ever saved; a run without one has nothing to lose by being started otherwise."""
         return any(any(folder.glob("model.ckpt-*")) for folder in (self.path, self.best))
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """What config.json holds."""
         return read_config(self.path)
 
@@ -132,7 +129,7 @@ class RunDirectory:
             (self.path / "coverage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         if report is not None:
-            self.write("coverage.json", report.to_json())
+            self.write("coverage.json", sealed(report.document()))
         self._configure(model_config, class_names, data)
 
     def _configure(self, model_config: Mapping[str, Any], class_names: Iterable[str], data: RunData | None) -> None:
@@ -140,7 +137,7 @@ class RunDirectory:
         if data is not None:
             self.write("data.csv", data.csv())
             config["data"] = data.summary()
-        self.write("config.json", json.dumps(config, indent=1))
+        self.write("config.json", sealed(config))
 
     def compare_data(self, class_names: Sequence[str], data: RunData) -> list[str]:
         """What has changed of the data since the run was started, in words; nothing where all is as it was.
@@ -150,12 +147,12 @@ class RunDirectory:
         config = self.config()
         before = config["classes"]
         changed = [] if before == list(class_names) else [f"classes: {_listed(before)} → {_listed(class_names)}"]
-        if config["data"] is None:
+        if (told := config.get("data")) is None:
             return changed
         path = self.path / "data.csv"
         try:
             text = path.read_text("utf-8", "surrogateescape")
-            if sha256(text) != config["data"]["sha256"]:
+            if sha256(text) != told["sha256"]:
                 raise ValueError("it is not what config.json names")
             return changed + data.changes(RunData.read(text))
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -165,7 +162,7 @@ class RunDirectory:
 
     def keeps_data(self) -> bool:
         """Whether the run wrote down what its data were; those of before 0.3 did not."""
-        return self.config()["data"] is not None
+        return self.config().get("data") is not None
 
     def take_data(self, class_names: Sequence[str], data: RunData) -> None:
         """Writes down that the run goes on with other data."""
@@ -173,11 +170,9 @@ class RunDirectory:
 
     def restored_names(self) -> set[str]:
         """Names of the model's variables that the run's initialization restored, by its coverage.json."""
-        path = self.path / "coverage.json"
-        if not path.is_file():
-            return set()
-        entries = json.loads(path.read_text())["entries"]
-        return {entry["variable"] for entry in entries if entry["status"] == LOADED}
+        coverage = read_coverage(self.path)
+        entries = [] if coverage is None else coverage["entries"]
+        return {entry["variable"] for entry in entries if entry["status"] == LOADED and entry["variable"]}
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the run, whole or not at all. Raises WriteError."""
@@ -193,9 +188,9 @@ class RunDirectory:
         """Puts the last checkpoint into model and optimizer, whole; returns its step."""
         model_guided_init(model, self.path, strict=True)
         with open_checkpoint(self.path) as checkpoint:
-            step = int(checkpoint.read("global_step"))
+            step = _step_in(checkpoint, _step(find_prefix(self.path)))
             for name, slot in optimizer.slots(_names(model)).items():
-                slot.assign(checkpoint.read(f"{name}/Momentum"))
+                slot.assign(_slot_in(checkpoint, f"{name}/Momentum", tuple(slot.shape)))
         optimizer.iterations.assign(step)
         return step
 
@@ -235,11 +230,7 @@ class RunDirectory:
 
     def log_rows(self) -> list[dict[str, str]]:
         """[{column: text}] of log.csv, whole rows only."""
-        if not self._log.is_file():
-            return []
-        text = self._log.read_text()
-        whole = text[: text.rfind("\n") + 1]  # a killed process may have left half a line
-        return list(csv.DictReader(io.StringIO(whole)))
+        return read_log(self._log)
 
     def cut_log(self, step: int) -> None:
         """Drops the rows behind `step`: they are about to be trained again."""
@@ -280,17 +271,6 @@ class FollowedRun(RunDirectory):
     open = close = start = write = save = save_best = cut_log = log = complete_row = take_data = _nothing
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """{"arguments": …, "model": …, "classes": …, "data": … or None} of the run in `folder`; RunError when it cannot be
-    read."""
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        return {key: config[key] for key in ("arguments", "model", "classes")} | {"data": config.get("data")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read as a run's configuration ({error})") from error
-
-
 _OWN_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index|\.data-.*)?$")
 _OWN_FILES = ("log.csv", "coverage.json", "run.lock")
 _BEFORE_CONFIG = ("run.lock", "coverage.json", "data.csv")  # what a run that was killed at once may have
@@ -299,8 +279,8 @@ _BEFORE_CONFIG = ("run.lock", "coverage.json", "data.csv")  # what a run that wa
 def run_of(checkpoint: Any) -> Path | None:
     """The run directory that a user named, itself or by one of its checkpoints, or None.
 
-    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RunError for a run whose
-    `config.json` cannot be read.
+    Its `config.json` alone makes a folder one, so that a copied run is still a run. Raises RunError for a run
+    whose `config.json` cannot be read.
     """
     if not isinstance(checkpoint, str | os.PathLike):
         return None  # one that is open already
@@ -345,6 +325,28 @@ def _step(prefix: str | Path) -> int:
     if not match:
         raise CheckpointError(f"{prefix}: not a run's checkpoint (model.ckpt-N)")
     return int(match.group(1))
+
+
+def _step_in(checkpoint: Any, named: int) -> int:
+    """The checkpoint's `global_step`, which must be the one in its name."""
+    step = checkpoint.read("global_step")
+    if step.shape or step.dtype.kind not in "iu" or int(step) != named:
+        told = step.tolist() if step.size < 10 else f"of shape {step.shape}"
+        raise CheckpointError(
+            f"{checkpoint.prefix}: its global_step is {told}, not {named} as in its name; it cannot be continued. "
+            "--ckpt starts another run from its weights."
+        )
+    return named
+
+
+def _slot_in(checkpoint: Any, name: str, shape: tuple[int, ...]) -> Any:
+    found = checkpoint.shapes.get(name)
+    if found != shape:
+        raise CheckpointError(
+            f"{checkpoint.prefix}: {name} {'is not in it' if found is None else f'has the shape {found}'}, where this "
+            f"run's optimizer keeps {shape}; it cannot be continued. --ckpt starts another run from its weights."
+        )
+    return checkpoint.read(name)
 
 
 def _point_to(folder: Path, steps: list[int]) -> None:

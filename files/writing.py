@@ -34,9 +34,9 @@ class WriteError(UserError):
 
 
 def why(error: BaseException) -> str:
-    """What the system or TensorFlow says, in a line."""
+    """What the system or TensorFlow says, in a line; of the latter without the operation that says it."""
     text = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-    lines = str(text).strip().splitlines()
+    lines = re.sub(r"\{\{function_node .*?\}\} | \[Op:\w+\]", "", str(text)).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__
 
 

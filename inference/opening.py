@@ -24,8 +24,10 @@ from engine.device import set_precision, use_xla
 from engine.kinds import NONE
 from engine.options import Architecture, ClassifierOpening, Feeding, Looks, Opening, Weights
 from engine.published import located
-from engine.run_directory import read_config, run_of
+from engine.run_directory import run_of
+from engine.run_records import read_config
 from errors import UserError
+from files.records import RecordError
 from inference.predictor import crop_size_advice
 from models.checkpoint import CheckpointError, open_checkpoint
 from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
@@ -54,16 +56,28 @@ class Told:
         config: what `build_segmenter` or `build_classifier` takes.
         identity: what the checkpoint's names tell; None without a checkpoint.
         assumed: one line about the settings that names cannot tell and nobody said; empty for none.
+        source: the config.json that all of `config` is from; None where it is not.
     """
 
     config: dict[str, Any]
     identity: Identity | None = None
     assumed: str = ""
+    source: Path | None = None
 
     @property
     def translation(self) -> Translation:
         """From the checkpoint's names and values to this project's."""
         return Translation() if self.identity is None else self.identity.translation
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Within it, a network that cannot be built is the mistake of the file that its configuration is from."""
+        try:
+            yield
+        except UserError as error:
+            if self.source is None:
+                raise
+            raise RecordError(f"{self.source}: its model cannot be built: {error}") from error
 
     def introduction(self, ema: bool = True) -> str:
         """What was told and what was assumed, in lines for a person; empty without a checkpoint.
@@ -172,7 +186,8 @@ def segmenter_of(
                 f"{checkpoint}: this run trained a classifier, not a segmentation model; it is for predict_cls.py, "
                 "eval_cls.py and export_cls.py"
             )
-        return Told(config | asked_of(architecture, config), identity)
+        asked = asked_of(architecture, config)
+        return Told(config | asked, identity, source=None if asked else run / "config.json")
     with _said_of(checkpoint):
         config = identity.segmenter() | graph
     asked = asked_of(architecture, config)
@@ -338,14 +353,14 @@ def open_segmenter(checkpoint: str | Path, how: Opening = Opening()) -> OpenedSe
     class_names, eval_size = names_of(told.config["num_classes"]), EVALUATION_SIZE
     if run is not None:
         said = read_config(run)
-        class_names, eval_size = said["classes"], said["arguments"].get("eval_size", EVALUATION_SIZE)
+        class_names, eval_size = tuple(said["classes"]), said["arguments"].get("eval_size", EVALUATION_SIZE)
     size = eval_size if how.crop_size is None else how.crop_size
     crop_size = None if size == NONE else int(size)
     if crop_size is not None:
         check_memory(1, crop_size, f"--crop-size {crop_size}", values=3 + model.num_classes)
     if advice := crop_size_advice(model, crop_size):
         print(advice, flush=True)
-    return OpenedSegmenter(model, told, report, tuple(class_names), crop_size, how.ema)
+    return OpenedSegmenter(model, told, report, class_names, crop_size, how.ema)
 
 
 def classifies(checkpoint: str | Path, how: Weights = Weights()) -> bool:
@@ -376,7 +391,8 @@ def classifier_of(checkpoint: str | Path, how: ClassifierOpening = ClassifierOpe
     else:
         config = _classifier_config(identity, identity.num_classes)
     fed = _preprocessing_asked(how, config)
-    return Told(config if fed is None else config | {"preprocessing": fed.to_config()}, identity)
+    source = None if run is None or fed is not None else run / "config.json"
+    return Told(config if fed is None else config | {"preprocessing": fed.to_config()}, identity, source=source)
 
 
 @dataclass(frozen=True)
@@ -480,7 +496,7 @@ def _loaded(
     ema: bool,
     allow_unused: tuple[str, ...],
 ) -> tuple[Any, Report]:
-    with to_be_restored():
+    with to_be_restored(), told.blamed():
         model = build(told.config)
     report = checkpoint_guided_init(model, checkpoint, rename=rename, ema=ema, translation=told.translation)
     check_meaning(report, allow_unused)
@@ -492,10 +508,10 @@ def mended_by_user(config: Mapping[str, Any]) -> Iterator[None]:
     """Within it, a network that cannot be built as configured is a user's mistake."""
     try:
         yield
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{config['backbone']}: {error}") from error
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        raise UserError(f"{config.get('backbone')}: {error}") from error
 
 
 def build_segmenter(config: Mapping[str, Any], batch_norm_decay: float = 0.997) -> DeepLabV3:
@@ -543,5 +559,7 @@ def restored_tap(
     network = tap(identity.backbone, end_point, **options)
     report = checkpoint_guided_init(network, checkpoint, rename=rename, translation=identity.translation)
     if absent := report.absent():
-        raise CheckpointError(f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report}")
+        raise CheckpointError(
+            f"{checkpoint}: {len(absent)} of the model's variables are not in it\n{report.text(most=10)}"
+        )
     return network, report

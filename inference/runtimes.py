@@ -8,6 +8,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,18 +19,14 @@ from data.imagenet import imagenet_names
 from data.voc import names_of, unnamed
 from engine.startup import notes_dropped
 from errors import UserError
+from inference.export_record import DESCRIPTION, ExportError, check_whole, read_description
 from inference.upsampling import labels_of, padded_size, upsampled
 
-DESCRIPTION = "export.json"
 SAVED_MODEL = "saved_model"
 INSIDE = "slim_deeplab"  # under which a file says what it is, as JSON: classes, colours, what goes in and comes out
 
 
 OUTPUTS = ("labels", "probabilities", "logits")
-
-
-class ExportError(UserError, ValueError):
-    """An export that is missing, damaged, or not one of this project's; or whose runtime is not installed."""
 
 
 class Export(ABC):
@@ -77,13 +74,17 @@ class Export(ABC):
         """What the output `name` is of uint8 images, as many and as large as the file takes."""
 
     def _run(self, name: str, images: np.ndarray) -> np.ndarray:
-        """What the output `name` is of uint8 images (N, H, W, 3): of as many at once as the file takes."""
+        """What the output `name` is of uint8 images (N, H, W, 3): of as many at once as the file takes.
+
+        ExportError where the runtime stumbles over the file only now.
+        """
         batch, fed = self.batch or len(images), self._fed(images)
         found = []
         for start in range(0, len(fed), batch):
             part = fed[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            found.append(self._compute(name, filled)[: len(part)])
+            with explained(f"{self.path}: cannot be run"):
+                found.append(self._compute(name, filled)[: len(part)])
         whole = np.concatenate(found)
         if name == "logits" or whole.ndim < 3:
             return whole
@@ -292,13 +293,26 @@ def _inside_lite(content: bytes) -> dict[str, Any]:
 SUFFIXES: dict[str, type[Export]] = {".pb": FrozenExport, ".onnx": OnnxExport, ".tflite": LiteExport}
 
 
-def open_export(path: str | Path, classifies: bool | None = False) -> Export | None:
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Makes an ExportError of whatever a runtime raises: each has exceptions of its own for a file that is damaged."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{what} ({cause}). Export it again.") from error
+
+
+def open_export(path: str | Path, classifies: bool | None = False, is_new: bool = False) -> Export | None:
     """→ the Export at `path`, or None where this is no export (but a checkpoint, perhaps).
 
     Args:
         path: a SavedModel's folder, a `.pb`, `.onnx` or `.tflite` file, or a folder written by export_seg.py or
             export_cls.py, which stands for the SavedModel in it.
         classifies: whether it is to be a classifier; None: either will do.
+        is_new: whether it was written just now, so that there is no checksum of it yet.
 
     Raises:
         ExportError: the export is missing or broken, its runtime is not installed, or it is of the other kind.
@@ -318,17 +332,14 @@ def open_export(path: str | Path, classifies: bool | None = False) -> Export | N
             raise ExportError(f"{path}: no such file")
     else:
         return None
-    try:
+    if not is_new:
+        check_whole(path)
+    with explained(f"{path}: cannot be opened as {kind.kind}"):
         export = kind(path)
-        if classifies not in (None, export.classifies):
-            is_one, task = ("a classifier", "cls") if export.classifies else ("a segmentation model", "seg")
-            raise ExportError(f"{path}: is {is_one}; it is for predict_{task}.py and eval_{task}.py")
-        return export
-    except UserError:
-        raise
-    except Exception as error:  # each runtime has exceptions of its own for a file that it cannot read
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{path}: cannot be opened as {kind.kind} ({cause}). Export it again.") from error
+    if classifies not in (None, export.classifies):
+        is_one, task = ("a classifier", "cls") if export.classifies else ("a segmentation model", "seg")
+        raise ExportError(f"{path}: is {is_one}; it is for predict_{task}.py and eval_{task}.py")
+    return export
 
 
 def _is_frozen_export(path: Path) -> bool:
@@ -349,20 +360,6 @@ def _saved_model_in(folder: Path) -> Path:
     described = read_description(folder)
     files = [entry["file"] for entry in described["formats"].values()] if described else []
     raise ExportError(f"{folder}: holds no SavedModel; name one of {', '.join(files) or 'none: it is empty'}")
-
-
-def read_description(folder: str | Path) -> dict[str, Any] | None:
-    """What the export.json in `folder` says, or None where there is none."""
-    path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        return None
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(described["classes"], list) or not isinstance(described["formats"], dict):
-            raise TypeError("`classes` must be a list and `formats` an object")
-        return described
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{path}: cannot be read ({error!r}). Export the model again.") from error
 
 
 def require(module: str) -> ModuleType:

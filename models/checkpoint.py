@@ -1,12 +1,8 @@
 """TensorFlow's name-based checkpoints as files: found, opened, read by name, written whole or not at all."""
 
-import lzma
+import math
 import os
 import re
-import shutil
-import tarfile
-import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from errors import UserError
+from errors import UserError, some
+from files.records import read_bytes
+from files.writing import check_room, folder_in, temporary_folder, why, writing
+from models.archive import V2_FILE, ArchiveError, unpack
 from models.frozen_graph import output_stride_of, parsed, weights_of
 
-_V2_FILE = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 OTHER_FORMATS = {".h5", ".hdf5", ".keras", ".npy", ".npz", ".pb", ".pth", ".pt", ".onnx", ".tflite", ".safetensors"}
 
 OBJECT_BASED = "an object-based TF 2 checkpoint (tf.train.Checkpoint); slim's are name-based"
+GRAPH_LIMIT = 2 << 30  # bytes: a protocol buffer's
+STATE_LIMIT = 16 << 20  # bytes of a `checkpoint` file
+V1_PACKED = 64  # times: more than what compression, and integers of one byte, make of the first format's
 
 
 class CheckpointError(UserError, ValueError):
@@ -34,8 +35,10 @@ class Checkpoint:
         from tensorflow.compat.v1.train import NewCheckpointReader
 
         self.path, self.prefix = str(path), str(prefix)
-        index = Path(f"{self.prefix}.index")
-        self.has_data = not index.is_file() or any(index.parent.glob(f"{_escaped(index.stem)}.data-*"))
+        self._is_v2 = Path(f"{self.prefix}.index").is_file()
+        data = _shards(Path(self.prefix)) if self._is_v2 else [Path(self.prefix)]
+        self.has_data = bool(data)
+        self._bytes = sum(file.stat().st_size for file in data)
         with self._explained("opened"):
             self._reader = NewCheckpointReader(self.prefix)
             self.shapes = {name: tuple(s) for name, s in sorted(self._reader.get_variable_to_shape_map().items())}
@@ -51,8 +54,26 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: no variable {name!r} in this checkpoint")
         if not self.has_data:
             raise CheckpointError(f"{self.path}: only names and shapes are here; its .data-00000-of-00001 is missing")
+        self._check_size(name)
         with self._explained(f"read at {name!r}"):
             return np.asarray(self._reader.get_tensor(name))
+
+    def _check_size(self, name: str) -> None:
+        """TensorFlow makes room for what the names' table declares, before it looks at what is there."""
+        from tensorflow import as_dtype
+
+        shape, dtype = self.shapes[name], as_dtype(self.dtypes[name])
+        if not self._is_v2 and dtype.is_floating and dtype.size == 2:
+            raise CheckpointError(
+                f"{self.path}: {name} is {dtype.name}, which TensorFlow cannot read from a file of its "
+                "first format, though it writes it; save it in the second (write_version=tf.train.SaverDef.V2)"
+            )
+        packed = 1 if self._is_v2 else V1_PACKED
+        if math.prod(shape) * max(1, dtype.size) > packed * self._bytes:
+            raise CheckpointError(
+                f"{self.path}: {name} is {dtype.name} of shape {shape}, which is more than the file's {self._bytes:,} "
+                "bytes hold; it is damaged. Copy or download it again."
+            )
 
     @contextmanager
     def _explained(self, action):
@@ -63,7 +84,7 @@ class Checkpoint:
         except (tf.errors.OpError, RuntimeError, ValueError, IndexError, MemoryError) as error:
             raise CheckpointError(
                 f"{self.path}: cannot be {action}; the file is truncated, damaged or no TensorFlow checkpoint "
-                f"({_cause(error)}). Copy or download it again."
+                f"({why(error)}). Copy or download it again."
             ) from error
 
 
@@ -77,10 +98,10 @@ class FrozenGraph:
         if (path.parent / "variables").is_dir():
             raise CheckpointError(f"{path}: a SavedModel of TensorFlow 2, no frozen graph; its variables lie beside it")
         try:
-            self._graph = parsed(path.read_bytes())
+            self._graph = parsed(read_bytes(path, GRAPH_LIMIT, CheckpointError))
             self._tensors = weights_of(self._graph)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        except CheckpointError:
+            raise
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.shapes = {name: tuple(dim.size for dim in t.tensor_shape.dim) for name, t in self._tensors.items()}
@@ -97,12 +118,6 @@ class FrozenGraph:
         if name not in self._tensors:
             raise CheckpointError(f"{self.path}: no variable {name!r} in this graph")
         return make_ndarray(self._tensors[name])
-
-
-def _cause(error):
-    """The first line of what an exception says: TensorFlow's and tarfile's go on with what helps nobody."""
-    lines = str(getattr(error, "message", None) or error).strip().splitlines()
-    return lines[0].rstrip(":") if lines else type(error).__name__
 
 
 def is_object_based(names: Iterable[str]) -> bool:
@@ -128,12 +143,16 @@ def open_checkpoint(path: Any, names_only: bool = False) -> Iterator[Any]:
     if path.suffix == ".pb":
         yield FrozenGraph(path)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-            prefix = _unpack(path, Path(folder))
-        else:
-            prefix = _without_wildcards(find_prefix(path, names_only), Path(folder))
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        with temporary_folder() as folder:
+            yield Checkpoint(path, _unpacked(path, folder))
+        return
+    prefix = find_prefix(path, names_only)
+    if not re.search(r"[][*?\\]", str(prefix)):
         yield Checkpoint(path, prefix)
+        return
+    with temporary_folder() as folder:
+        yield Checkpoint(path, _linked(prefix, folder))
 
 
 def find_prefix(path: str | os.PathLike, names_only: bool = False) -> Path:
@@ -146,9 +165,11 @@ def find_prefix(path: str | os.PathLike, names_only: bool = False) -> Path:
         return _prefix_in(path)
     if path.suffix in OTHER_FORMATS:
         raise CheckpointError(f"{path}: {path.suffix} files are no TensorFlow checkpoints; give slim's .ckpt")
-    prefix = Path(_V2_FILE.sub("", str(path)))
+    prefix = Path(V2_FILE.sub("", str(path)))
     index = Path(f"{prefix}.index")
-    shards = list(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*")) if prefix.parent.is_dir() else []
+    shards = _shards(prefix)
+    if strange := [file for file in (path, prefix, index, *shards) if file.exists() and not file.is_file()]:
+        raise CheckpointError(f"{strange[0]}: a folder, a pipe or a device, and no file")
     if index.is_file():
         if not shards and not names_only:
             raise CheckpointError(f"{prefix}: {index.name} is there, but {prefix.name}.data-00000-of-00001 is missing")
@@ -159,39 +180,36 @@ def find_prefix(path: str | os.PathLike, names_only: bool = False) -> Path:
         if prefix.stat().st_size == 0:
             raise CheckpointError(f"{prefix}: the file is empty")
         return prefix
-    beside = sorted(p.name for p in _checkpoints_in(prefix.parent)) if prefix.parent.is_dir() else []
-    hint = f"; beside it there is {', '.join(beside[:8])}" if beside else ""
+    beside = sorted(p.name for p in _checkpoints_in(prefix.parent))
+    hint = f"; beside it there is {some(beside)}" if beside else ""
     raise CheckpointError(f"{path}: no such checkpoint{hint}")
 
 
-def _without_wildcards(prefix, folder):
-    """TensorFlow takes a name with "[1]" or "*" in it for a pattern: → `prefix`, or links to its files in `folder`."""
-    if not re.search(r"[][*?\\]", str(prefix)):
-        return prefix
+def _linked(prefix: Path, folder: Path) -> Path:
+    """TensorFlow takes a name with "[1]" or "*" in it for a pattern: → links to its files in `folder`."""
     for file in (prefix, *prefix.parent.glob(f"{_escaped(prefix.name)}.*")):
         if file.is_file():
             (folder / f"ckpt{file.name.removeprefix(prefix.name)}").symlink_to(file.absolute())
     return folder / "ckpt"
 
 
-def _escaped(name):
+def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "[]*?" else c for c in name)
 
 
-def _checkpoints_in(folder):
-    prefixes = {Path(str(p).removesuffix(".index")) for p in folder.glob("*.index")}
-    return prefixes | {p for p in folder.glob("*.ckpt") if p.is_file()}
+def _shards(prefix: Path) -> list[Path]:
+    return list(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*"))
 
 
-def _prefix_in(folder):
-    import tensorflow as tf
+def _checkpoints_in(folder: Path) -> set[Path]:
+    """The prefixes of a folder; hidden files, as macOS adds them, are none."""
+    prefixes = {Path(str(p).removesuffix(".index")) for p in folder.glob("[!.]*.index")}
+    return prefixes | {p for p in folder.glob("[!.]*.ckpt") if p.is_file()}
 
-    try:
-        state = tf.train.get_checkpoint_state(str(folder))
-    except (tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'checkpoint'}: cannot be read ({_cause(error)})") from error
-    if state and state.model_checkpoint_path:
-        named = Path(state.model_checkpoint_path)
+
+def _prefix_in(folder: Path) -> Path:
+    if (folder / "checkpoint").exists():
+        named = _named_last(folder)
         # The file may name the place the directory once had; what counts is what lies beside it now.
         beside = folder / named.name
         there = [place for place in (beside, named) if place.is_file() or Path(f"{place}.index").is_file()]
@@ -200,62 +218,66 @@ def _prefix_in(folder):
     if len(found) == 1:
         return find_prefix(found[0])
     if found:
-        names = ", ".join(p.name for p in found[:8])
-        raise CheckpointError(f"{folder}: several checkpoints and no readable `checkpoint` file; name one of {names}")
+        names = some(p.name for p in found)
+        raise CheckpointError(f"{folder}: several checkpoints and no `checkpoint` file; name one of {names}")
     raise CheckpointError(f"{folder}: no checkpoint in this directory (no `checkpoint` file, no .index, no .ckpt)")
 
 
-def _unpack(archive, folder):
+def _named_last(folder: Path) -> Path:
+    """The prefix that the folder's `checkpoint` file names as the last."""
+    import tensorflow as tf
+
+    file = folder / "checkpoint"
+    read_bytes(file, STATE_LIMIT, CheckpointError)
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except (tf.errors.OpError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({why(error)}); delete it and name a checkpoint") from error
+    if state is None or not Path(state.model_checkpoint_path).name:
+        raise CheckpointError(f"{file}: names no checkpoint as TensorFlow does; delete it and name a checkpoint")
+    return Path(state.model_checkpoint_path)
+
+
+def _unpacked(archive: Path, folder: Path) -> Path:
+    """The prefix in `folder` of the checkpoint that is unpacked there."""
     if not archive.is_file():
-        raise CheckpointError(f"{archive}: no such file")
+        raise CheckpointError(f"{archive}: {'no file' if archive.exists() else 'no such file'}")
     try:
-        with tarfile.open(archive) as tar:
-            wanted = [m for m in tar.getmembers() if m.isfile() and (".ckpt" in m.name or _V2_FILE.search(m.name))]
-            tar.extractall(folder, wanted, filter="data")
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise CheckpointError(f"{archive}: cannot be unpacked ({_cause(error)}); download it again") from error
-    found = sorted({p for directory in (folder, *folder.rglob("*/")) for p in _checkpoints_in(directory)})
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
-        raise CheckpointError(f"{archive}: holds {len(found)} checkpoints ({names}), where one is expected")
+        inside = unpack(archive, folder)
+    except ArchiveError as error:
+        raise CheckpointError(str(error)) from error
     try:
-        return find_prefix(found[0])
+        return find_prefix(folder / inside.name)
     except CheckpointError as error:
-        raise CheckpointError(f"{archive}: in it, {str(error).replace(f'{folder}/', '')}") from error
+        raise CheckpointError(f"{archive}: in it, {str(error).replace(str(folder), str(inside.parent))}") from error
 
 
 def write_checkpoint(prefix: str | os.PathLike, tensors: Mapping[str, Any]) -> None:
     """Writes {name: array} as a name-based V2 checkpoint that a TF1 `Saver` restores.
 
     The files are written beside and renamed, the index last: a checkpoint is there whole or not at all.
-    Raises CheckpointError, with what was there before untouched, when the disk is full or the place is not writable.
+    Raises WriteError, with what was there before untouched, when the disk is full or the place is not writable.
     """
     import tensorflow as tf
 
     prefix = Path(prefix)
-    partial = prefix.parent / f".{prefix.name}.partial"
     names = sorted(tensors)
-    try:
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+    # An array, since TensorFlow keeps scalars in a cache, where -0.0 is 0.0.
+    values = [np.asarray(tensors[name]) for name in names]
+    check_room(prefix.parent, sum(value.nbytes for value in values), prefix)
+    with folder_in(prefix.parent) as partial, writing(prefix):
         with tf.device("CPU"):
             tf.raw_ops.SaveV2(
                 prefix=str(partial / prefix.name),
                 tensor_names=names,
                 shape_and_slices=[""] * len(names),
-                # An array, since TensorFlow keeps scalars in a cache, where -0.0 is 0.0.
-                tensors=[tf.constant(np.asarray(tensors[name])) for name in names],
+                tensors=[tf.constant(value) for value in values],
             )
         written = sorted(partial.iterdir(), key=lambda file: file.suffix == ".index")
         for file in written:
             _flush(file)
         for file in written:
             os.replace(file, prefix.parent / file.name)
-    except (OSError, tf.errors.OpError) as error:
-        raise CheckpointError(f"{prefix}: cannot be written ({_cause(error)}); nothing saved before is lost") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _flush(file):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from errors import some
 from models.checkpoint import OBJECT_BASED, CheckpointError, is_object_based
 from models.families import FAMILIES
 from models.families.family import Family, Shapes, Translation, head_told
@@ -214,7 +215,7 @@ def _chosen(networks: dict[str, Network], model: str | None, shapes: Shapes) -> 
         return next(iter(networks.values()))
     raise CheckpointError(
         f"several networks in this checkpoint: {_listing(networks, shapes)}; "
-        f"say which with --model {' or --model '.join(sorted(networks))}"
+        f"say which with --model {' or --model '.join(sorted(networks)[:10])}"
     )
 
 
@@ -226,7 +227,7 @@ def _listing(networks: dict[str, Network], shapes: Shapes) -> str:
         parts = sorted({name.removeprefix(f"{scope}/").partition("/")[0] for name in names})
         shown = names[0] if len(names) == 1 else ", ".join(parts[:6]) + (" …" if parts[6:] else "")
         texts.append(f"{scope} ({shown})")
-    return ", ".join(texts)
+    return some(texts)
 
 
 def _described(network: Network, others: tuple, shapes: Shapes, averages: str) -> Identity:

@@ -48,7 +48,7 @@ def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
         named = _some(_with(entry.name, _misfit(report, entry)) for entry in absent)
         raise CheckpointError(
             f"{report.checkpoint}: {len(absent)} of the model's variables are not in it: {named}"
-            f"{_fragments(report, absent)}\n{report}"
+            f"{_fragments(report, absent)}\n{report.text(most=_SHOWN)}"
         )
     left = leftovers(report, allow_unused)
     if left:
@@ -56,7 +56,8 @@ def check_meaning(report: Report, allow_unused: Iterable[str] = ()) -> None:
         raise CheckpointError(
             f"{report.checkpoint}: this network has no place for {len(left)} of its variables: "
             f"{_some(_with(entry.name, part_of(entry.name)) for entry in left)}. A network that was trained with them "
-            f"computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n{report}"
+            f"computes something else without; if that is wanted: --allow-unused {','.join(scopes)}\n"
+            f"{report.text(most=_SHOWN)}"
         )
 
 

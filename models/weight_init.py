@@ -325,8 +325,12 @@ class Report:
 
     def to_json(self) -> str:
         """The whole report as a JSON text."""
+        return json.dumps(self.document(), indent=1)
+
+    def document(self) -> dict[str, Any]:
+        """The whole report as what JSON can hold."""
         loaded, total, values = self.backbone
-        document = {
+        return {
             "checkpoint": self.checkpoint,
             "model": self.model,
             "guide": self.guide,
@@ -334,7 +338,6 @@ class Report:
             "backbone": {"loaded": loaded, "variables": total, "values": values},
             "entries": [{**asdict(entry), "reason": self.reason(entry)} for entry in self.entries],
         }
-        return json.dumps(document, indent=1)
 
     def __str__(self) -> str:
         return self.text()
@@ -345,8 +348,12 @@ class Report:
         counts = ", ".join(f"{status}: {count}" for status, count in self.counts.items() if count)
         return f"{head}\n{counts}\n{last}"
 
-    def text(self, verbose: bool = False) -> str:
-        """Grouped text; `verbose` lists the loaded variables and the bookkeeping one by one too."""
+    def text(self, verbose: bool = False, most: int | None = None) -> str:
+        """Grouped text; `verbose` lists the loaded variables and the bookkeeping one by one too.
+
+        Args:
+            most: layers of a class that are listed, for an error's text; None: all.
+        """
         sides: Counter[str] = Counter()
         for entry in self.entries:
             sides["model"] += entry.variable is not None
@@ -367,7 +374,10 @@ class Report:
                 kinds = Counter(entry.why for entry in entries)
                 lines += [f"  {kind}: {count}" for kind, count in sorted(kinds.items())]
             else:
-                lines += self._grouped(entries)
+                layers = self._grouped(entries)
+                lines += layers[:most]
+                if most and len(layers) > most:
+                    lines.append(f"  and {len(layers) - most:,} more layers")
         loaded, total, values = self.backbone
         lines.append(f"{loaded}/{total} backbone variables, {values:,} values")
         return "\n".join(lines)
@@ -508,7 +518,7 @@ def _init(guide, model, path, include, exclude, rename, strict, ema, apply, tran
         if is_object_based(checkpoint.shapes) and not report.of(LOADED):
             raise CheckpointError(f"{checkpoint.path}: {OBJECT_BASED}")
         if strict and any(report.counts[status] for status in (MISSING, UNUSED, MISMATCH)):
-            raise CheckpointError(f"strict: the checkpoint and the model do not match\n{report}")
+            raise CheckpointError(f"strict: the checkpoint and the model do not match\n{report.text(most=10)}")
         if apply:
             values = [(entry, checkpoint.read(entry.source)) for entry in report.of(LOADED)]
             for entry, value in values:

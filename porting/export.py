@@ -3,7 +3,6 @@
 What was written is opened in its own runtime and given a picture; the checkpoint is read again.
 """
 
-import json
 import os
 import statistics
 import time
@@ -18,9 +17,11 @@ import numpy as np
 from data.images import read_image
 from data.sample import draw_voc
 from engine.options import Exporting
+from files.records import sealed
 from files.writing import folder_in, temporary_folder, write_whole
+from inference.export_record import DESCRIPTION, ExportError, checksum, read_description
 from inference.opening import OpenedClassifier, OpenedSegmenter
-from inference.runtimes import DESCRIPTION, ExportError, open_export, read_description, require
+from inference.runtimes import open_export, require
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
 from porting.formats import FORMATS
@@ -119,6 +120,7 @@ def export(
                 described["formats"][name] = {
                     "file": outcome.file,
                     "bytes": outcome.bytes,
+                    **({} if name == "slim" else {"sha256": checksum(out / outcome.file)}),
                     subject.key: outcome.agreement,
                     "probability_difference": outcome.difference,
                     "checkpoint": Path(checkpoint).resolve().name,
@@ -126,7 +128,7 @@ def export(
                     **outcome.told,
                 }
                 write_whole(out / README, readme(described))
-                write_whole(out / DESCRIPTION, json.dumps(described, indent=1, allow_nan=False).encode())
+                write_whole(out / DESCRIPTION, sealed(described))
         yield outcome
 
 
@@ -168,7 +170,7 @@ def _outcome(name: str, path: Path, subject: Subject, picture: np.ndarray, passe
     if name == "slim":
         equal, said = _equal_variables(path, subject.served.model), "variables equal the model's to the bit"
         return Outcome(name, path.name, size, equal, FORMATS[name].agreement, said)
-    exported = open_export(path, classifies=None)
+    exported = open_export(path, classifies=None, is_new=True)
     assert exported is not None, path  # each format but this project's checkpoints has its runtime
     agreement, difference, predict = subject.compared(exported, picture)
     times = []

@@ -1,6 +1,5 @@
 """What is in a checkpoint: variables by scope, statistics, the model it is of and what that would get from it."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -323,7 +322,7 @@ def document(
         "assumed": {} if told is None else dict(told.assumed),
         "problem": finding.problem,
         "model": None if covered is None else covered.to_json(),
-        "coverage": None if report is None else json.loads(report.to_json()),
+        "coverage": None if report is None else report.document(),
         "comparison": None if comparison is None else {"same": comparison.same, **_finite(asdict(comparison))},
     }
 

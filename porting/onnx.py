@@ -20,7 +20,7 @@ AXES = {
 
 def write_onnx(served: Served, path: Path) -> None:
     """Input `images`; outputs those asked for."""
-    path.write_bytes(_converted(served, served.any_size).SerializeToString())
+    path.write_bytes(_converted(served, served.any_size).SerializeToString(deterministic=True))
 
 
 def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:
@@ -58,7 +58,7 @@ def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:
         model = onnx.load(folder / "int8.onnx")
     _take_bytes(model.graph)
     _describe(model, served)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _take_bytes(graph: Any) -> None:

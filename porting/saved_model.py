@@ -26,4 +26,4 @@ def write_frozen(served: Served, path: Path) -> None:
     with tf.Graph().as_default() as described:
         tf.constant(json.dumps(served.description), name=INSIDE)
     graph.node.extend(described.as_graph_def().node)
-    path.write_bytes(graph.SerializeToString())
+    path.write_bytes(graph.SerializeToString(deterministic=True))

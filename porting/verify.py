@@ -193,7 +193,7 @@ def build_port(
         model = build_backbone(identity, [rename_scope(name, rename) for name in shapes], how)
     report = checkpoint_guided_init(model, weights, rename=rename, translation=told.translation)
     if report.of(MISMATCH):
-        raise CheckpointError(f"{weights}: does not fit {identity}\n{report}")
+        raise CheckpointError(f"{weights}: does not fit {identity}\n{report.text(most=10)}")
     return Port(model, told, report)
 
 

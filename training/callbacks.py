@@ -63,7 +63,7 @@ class RunKeeper(keras.callbacks.Callback):
         # Wall clock of the whole run, evaluations included, over its interruptions.
         self.seconds_before = max((float(row["seconds"]) for row in run.log_rows()), default=0.0)
         scored = [float(row[name]) for name in score_names[:1] for row in run.log_rows() if row.get(name)]
-        self.best = max(scored, default=-math.inf)
+        self.best = max((score for score in scored if not math.isnan(score)), default=-math.inf)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keras calls it before the first step."""

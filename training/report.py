@@ -8,7 +8,6 @@ predictions.png   a sheet of predictions, as `eval_seg.py --sheet` draws it
 
 import base64
 import io
-import json
 import math
 import re
 import statistics
@@ -18,15 +17,19 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 
 from data.images import read_image
 from engine.pictures import png
-from engine.run_directory import RunDirectory, RunError
+from engine.run_directory import RunDirectory
+from engine.run_records import COLUMNS, LONGEST, RunConfig, read_coverage
+from errors import some
+from files.records import Count, Positive, RecordError, checked, read_json, sealed
 from files.writing import write_whole
-from inference.metrics import SCORES, class_iou, scores_by_class
+from inference.metrics import class_iou, scores, scores_by_class
 
 NAME = "report.html"
 _TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -43,11 +46,11 @@ def write_report(run: RunDirectory, *, matrix: np.ndarray | None = None, sheet: 
         sheet: uint8 RGB (H, W, 3) of predictions, kept as predictions.png; None leaves what is there.
 
     Raises:
-        RunError: a file of the run cannot be read.
+        RecordError: a file of the run is damaged or was edited.
     """
     if matrix is not None:
         results = {"step": int(run.log_rows()[-1]["step"]), **scores_by_class(matrix, run.config()["classes"])}
-        run.write("scores.json", json.dumps(results | {"confusion_matrix": np.asarray(matrix).tolist()}, indent=1))
+        run.write("scores.json", sealed(results | {"confusion_matrix": np.asarray(matrix).tolist()}))
     if sheet is not None:
         write_whole(run.path / "predictions.png", png(sheet))
     write_whole(run.path / NAME, _page(run).encode())
@@ -55,9 +58,12 @@ def write_report(run: RunDirectory, *, matrix: np.ndarray | None = None, sheet: 
 
 
 def _page(run: RunDirectory) -> str:
-    config, log = run.config(), _read_log(run)
-    coverage = _read_json(run, "coverage.json", "entries")
-    results = _read_json(run, "scores.json", "confusion_matrix")
+    config, rows = run.config(), run.log_rows()
+    if rows and (absent := COLUMNS - rows[0].keys()):
+        raise RecordError(f"{run.path / 'log.csv'}: line 1: {some(sorted(absent))} is missing. No report without it")
+    log = Log(rows)
+    schedule = checked(config["arguments"], Schedule, run.path / "config.json", "No report without it", "arguments")
+    coverage, results = read_coverage(run.path), _read_scores(run.path / "scores.json")
     sections = {
         "Configuration": _configuration(config),
         "Initialization": _initialization(coverage),
@@ -65,13 +71,13 @@ def _page(run: RunDirectory) -> str:
         "Classes": results and _classes(results),
         "Confusion matrix": results and _confusion(results),
         "Predictions": _predictions(run.path / "predictions.png"),
-        "Speed": _speed(log, config["arguments"]),
+        "Speed": _speed(log, schedule["batch_size"]),
     }
     sections = {title: body for title, body in sections.items() if body}
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
     return Template(_TEMPLATE.read_text()).substitute(
         title=escape(run.path.resolve().name),
-        summary=_pairs(_summary(config, coverage, log)),
+        summary=_pairs(_summary(config, schedule["steps"], coverage, log)),
         navigation="\n".join(f'<a href="#{anchors[title]}">{title}</a>' for title in sections),
         sections="\n".join(
             f'<section id="{anchors[title]}"><h2>{title}</h2>\n{body}</section>' for title, body in sections.items()
@@ -79,23 +85,34 @@ def _page(run: RunDirectory) -> str:
     )
 
 
-def _read_json(run: RunDirectory, name: str, key: str) -> dict[str, Any] | None:
-    """What a JSON file of the run holds, `key` among it; None without the file."""
-    path = run.path / name
-    try:
-        content = json.loads(path.read_text()) if path.is_file() else None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); remove it to have a report without it") from error
-    if content is not None and (not isinstance(content, dict) or key not in content):
-        raise RunError(f"{path}: holds no {key!r}; remove it to have a report without it")
-    return content
+class Schedule(TypedDict):
+    """Of a run's arguments, those that its report counts with."""
+
+    steps: Positive
+    batch_size: Positive
 
 
-def _read_log(run: RunDirectory) -> "Log":
-    try:
-        return Log(run.log_rows())
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{run.path / 'log.csv'}: is no log of a run ({error})") from error
+class Scores(TypedDict):
+    """Of scores.json what is shown; all scores follow from the matrix."""
+
+    confusion_matrix: list[list[Annotated[int, msgspec.Meta(ge=0, le=2**46)]]]
+    iou: dict[str, float | None]
+    step: NotRequired[Count]
+    checkpoint: NotRequired[str]
+    image_set: NotRequired[str]
+    images: NotRequired[Count]
+
+
+def _read_scores(path: Path) -> Scores | None:
+    """What scores.json holds; None without the file."""
+    if not path.exists():
+        return None
+    remedy = "Remove it to have a report without it"
+    results = read_json(path, Scores, remedy)
+    sizes = {len(results["iou"]), len(results["confusion_matrix"]), *map(len, results["confusion_matrix"])}
+    if len(sizes) > 1 or not results["iou"]:
+        raise RecordError(f"{path}: confusion_matrix: not of {len(results['iou'])} rows and columns as iou. {remedy}")
+    return results
 
 
 class Log:
@@ -117,8 +134,8 @@ class Log:
         return max(points, key=lambda point: point[1], default=None)
 
 
-def _summary(config: Mapping[str, Any], coverage: Mapping[str, Any] | None, log: Log) -> dict[str, Any]:
-    steps, last = config["arguments"]["steps"], log.rows[-1] if log.rows else None
+def _summary(config: RunConfig, steps: int, coverage: Mapping[str, Any] | None, log: Log) -> dict[str, Any]:
+    last = log.rows[-1] if log.rows else None
     kind = "DeepLab v3" if "output_stride" in config["model"] else "classifier"
     summary = {"model": f"{kind}, {config['model']['backbone']}", "classes": len(config["classes"])}
     if coverage:
@@ -133,7 +150,7 @@ def _summary(config: Mapping[str, Any], coverage: Mapping[str, Any] | None, log:
     return summary
 
 
-def _configuration(config: Mapping[str, Any]) -> str:
+def _configuration(config: RunConfig) -> str:
     settings = {"model": config["model"], "arguments": config["arguments"]}
     groups = [f"<h3>{title}</h3>\n" + _pairs(values, "settings") for title, values in settings.items()]
     names = ", ".join(map(escape, config["classes"]))
@@ -228,7 +245,7 @@ def _chart(curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     return re.sub(r' (?:xmlns(?::xlink)?="[^"]*"|id="[\w.]+_\d+"|(?<=<svg )(?:width|height)="[^"]*")', "", svg)
 
 
-def _classes(results: Mapping[str, Any]) -> str:
+def _classes(results: "Scores") -> str:
     matrix = np.asarray(results["confusion_matrix"])
     support = matrix.sum(1)
     rows = []
@@ -236,7 +253,7 @@ def _classes(results: Mapping[str, Any]) -> str:
         bar = '<td class="bar">–' if math.isnan(iou) else f'<td class="bar" style="--v:{100 * iou:.1f}">{100 * iou:.1f}'
         accuracy = f"{100 * right / pixels:.1f}" if pixels else "–"
         rows.append(f"<tr><th>{escape(name)}</th>{bar}</td><td>{accuracy}</td><td>{pixels:,}</td></tr>")
-    means = {name: "–" if results[name] is None else f"{results[name]:.4f}" for name in SCORES}
+    means = {name: "–" if math.isnan(score) else f"{score:.4f}" for name, score in scores(matrix).items()}
     return (
         f"<p>{_measured(results)}</p>\n"
         '<div class="wide"><table class="classes">\n<thead><tr><th>class</th><th class="bar">IoU, %</th>'
@@ -245,14 +262,14 @@ def _classes(results: Mapping[str, Any]) -> str:
     )
 
 
-def _measured(results: Mapping[str, Any]) -> str:
+def _measured(results: "Scores") -> str:
     """Where the scores come from: this run's evaluation, or eval_seg.py's."""
     if "step" in results:
         return f"Validation at step {results['step']:,}."
     return escape(f"{results.get('checkpoint')}, image set {results.get('image_set')}, {results.get('images')} images.")
 
 
-def _confusion(results: Mapping[str, Any]) -> str:
+def _confusion(results: "Scores") -> str:
     matrix = np.asarray(results["confusion_matrix"], np.float64)
     support = matrix.sum(1, keepdims=True)
     shares = 100 * np.divide(matrix, support, out=np.zeros_like(matrix), where=support > 0)
@@ -290,19 +307,19 @@ def _predictions(path: Path) -> str | None:
     return f'<img alt="images, truth and predictions" src="data:image/jpeg;base64,{data}">'
 
 
-def _speed(log: Log, arguments: Mapping[str, Any]) -> str | None:
+def _speed(log: Log, batch_size: int) -> str | None:
     if not log.rows:
         return None
     total = log.rows[-1]["seconds"]
     steps = [0, *(row["step"] for row in log.rows)]
     training = sum(
-        (step - before) * arguments["batch_size"] / row["images_per_second"]
+        (step - before) * batch_size / max(row["images_per_second"], 0.0005)  # which is rounded to 0
         for (before, step), row in zip(pairwise(steps), log.rows, strict=True)
     )
     rest = max(0, total - training)  # the log's seconds are rounded
     facts = {
         "images/s, median": f"{_median_rate(log):.3g}",
-        "a step, median": f"{arguments['batch_size'] / _median_rate(log):.3g} s",
+        "a step, median": f"{batch_size / max(_median_rate(log), 0.0005):.3g} s",
         "wall clock": _clock(total),
         "in training steps": _clock(training),
         "evaluation, saving": _clock(rest) + (f" ({rest / total:.0%})" if total else ""),
@@ -319,4 +336,4 @@ def _median_rate(log: Log) -> float:
 
 
 def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=round(min(seconds, LONGEST))))

@@ -117,8 +117,8 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
     ckpt = None if resumes else located(asked.ckpt)
-    told = Told(run.config()["model"]) if resumes else task.configure(ckpt)
-    with distribution.scope():
+    told = Told(run.config()["model"], source=run.path / "config.json") if resumes else task.configure(ckpt)
+    with distribution.scope(), told.blamed():
         automatic = batch_norm_decay(recipe.steps * recipe.accumulate)
         model = task.build(told.config, automatic if recipe.bn_decay is None else recipe.bn_decay)
     report = None

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.class_names import read_class_names, read_lines
-from data.images import IMAGE_SUFFIXES, LOSSY, DataError, image_format, read_indices, read_indices_and_palette
+from data.images import (
+    IMAGE_SUFFIXES,
+    LOSSY,
+    DataError,
+    image_format,
+    mask_mode,
+    read_indices,
+    read_indices_and_palette,
+    read_mask_colours,
+)
 from data.prepare.layout import Annotated, LeftOut
 from data.voc import IGNORE_LABEL, palette
 
@@ -170,8 +178,7 @@ def _colours_of(masks: list[Path]) -> list[Colour]:
 
 def _colour_table(path: Path) -> tuple[set[Colour], dict[int, Colour]]:
     """The colours of a mask, and of one with a palette also {index: colour}; nothing of grey."""
-    with Image.open(path) as file:
-        mode = file.mode
+    mode = mask_mode(path)
     if mode == "L":
         return set(), {}
     if mode == "P":
@@ -181,7 +188,8 @@ def _colour_table(path: Path) -> tuple[set[Colour], dict[int, Colour]]:
             red, green, blue = table[3 * value : 3 * value + 3]
             indices[value] = (red, green, blue)
         return set(indices.values()), indices
-    return {_colour(code) for code in np.unique(_codes(path)).tolist()}, {}
+    found = set().union(*(np.unique(codes).tolist() for codes in _codes(path)))
+    return {_colour(code) for code in found}, {}
 
 
 def _meaning_of_colours(found: list[Colour], named: tuple[str, ...] | None, changed: Mapping[int, int]) -> Meaning:
@@ -245,12 +253,10 @@ def _add(colours: dict[str, Colour], name: str, colour: Colour) -> None:
 
 def _indices(path: Path) -> np.ndarray:
     """A mask's values, uint8 (H, W), also of one that is grey in another format: black and white, or RGB alike."""
-    if image_format(path) not in LOSSY:
-        with Image.open(path) as file:
-            if file.mode in ("1", "RGB", "RGBA", "LA"):
-                pixels = np.asarray(file.convert("RGB"))
-                if (pixels == pixels[..., :1]).all():
-                    return np.ascontiguousarray(pixels[..., 0])
+    if image_format(path) not in LOSSY and mask_mode(path) in ("1", "RGB", "RGBA", "LA"):
+        pixels = read_mask_colours(path)
+        if (pixels == pixels[..., :1]).all():
+            return np.ascontiguousarray(pixels[..., 0])
     return read_indices(path)
 
 
@@ -265,13 +271,11 @@ def _background_first(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name.lower() not in ("background", "_background_")))
 
 
-def _codes(path: Path) -> np.ndarray:
-    """A picture's colours as numbers, int32 (H, W)."""
-    if image_format(path) in LOSSY:
-        raise DataError(f"{path}: is lossy: its colours are no longer those that were drawn. Export it as PNG again.")
-    with Image.open(path) as file:
-        pixels = np.asarray(file.convert("RGB"), np.int32)
-    return (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+def _codes(path: Path) -> Iterator[np.ndarray]:
+    """Yields a mask's colours as numbers, int32 (W,), row by row."""
+    for row in read_mask_colours(path):
+        pixels = row.astype(np.int32)
+        yield (pixels[:, 0] << 16) | (pixels[:, 1] << 8) | pixels[:, 2]
 
 
 def _colour(code: int) -> Colour:
@@ -279,11 +283,15 @@ def _colour(code: int) -> Colour:
 
 
 def _by_colour(path: Path, colours: Mapping[Colour, int]) -> np.ndarray:
-    codes, places = np.unique(_codes(path), return_inverse=True)
-    found = [_colour(code) for code in codes.tolist()]
-    if strange := [colour for colour in found if colour not in colours]:
+    rows, strange = [], set()
+    for codes in _codes(path):
+        found, places = np.unique(codes, return_inverse=True)
+        named = [_colour(code) for code in found.tolist()]
+        strange |= {colour for colour in named if colour not in colours}
+        rows.append(np.array([colours.get(colour, IGNORE_LABEL) for colour in named], np.uint8)[places])
+    if strange:
         raise DataError(
-            f"{path}: has the colour {','.join(map(str, strange[0]))} ({len(strange)} such), which is no class's. "
+            f"{path}: has the colour {','.join(map(str, min(strange)))} ({len(strange)} such), which is no class's. "
             "Add it to the file of --colours."
         )
-    return np.array([colours[colour] for colour in found], np.uint8)[places].reshape(places.shape)
+    return np.stack(rows)

@@ -99,6 +99,29 @@ def test_damaged_cache_file_is_replaced(on_disk, kept):
     assert file.read_bytes() == whole
 
 
+def test_a_flipped_bit_in_a_cache_file_is_no_other_sample(on_disk):
+    wanted = on_disk()[0]
+    (file,) = on_disk()._folder.iterdir()
+    whole = file.read_bytes()
+    for bit in np.random.default_rng(0).integers(0, 8 * len(whole), 30).tolist() + list(range(0, 128, 3)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        anew = on_disk()
+        assert equal([anew[0]], [wanted]) and anew.reads == 1, bit
+
+
+def test_damaged_pictures_are_not_cached_so_that_every_run_names_them(on_disk, capfd):
+    dataset = VOCSegmentation(on_disk().root, "train", accept_damaged=True)
+    image, _ = dataset.files(0)
+    image.write_bytes(image.read_bytes()[:-200])
+    cache = CachedOnDisk(dataset, image.parent / "cache")
+    for _ in range(2):
+        assert cache[0][0].any() and cache[1][0].any()
+    assert len(list((image.parent / "cache").glob("*.sample"))) == 1
+    assert capfd.readouterr().err.count(str(image)) == 1
+
+
 def test_cache_on_disk_that_cannot_be_written_is_an_error(root, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(WriteError, match=r"file/cache.*: cannot be written"):

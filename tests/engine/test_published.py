@@ -146,7 +146,7 @@ def test_what_is_damaged_in_the_cache_is_fetched_again_and_must_be_the_same(serv
 def test_killed_while_unpacking(serve, archive, tensors, monkeypatch):
     server = serve({f"{NAME}.tar.gz": archive})
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extract", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(tarfile.TarFile, "extractfile", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             located("resnet_v2_50")
     assert_same(read_all(located("resnet_v2_50")), tensors)

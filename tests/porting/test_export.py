@@ -20,9 +20,10 @@ from data.sample import CLASS_NAMES, draw_voc
 from engine.options import Exporting, Opening
 from files.writing import WriteError
 from inference.evaluation import predicted
+from inference.export_record import ExportError, read_description
 from inference.opening import open_segmenter
 from inference.predictor import ModelPredictor
-from inference.runtimes import ExportError, open_export
+from inference.runtimes import open_export
 from models.checkpoint import open_checkpoint
 from models.deeplab_v3 import DeepLabV3
 from models.resnet import Bottleneck, ResNet
@@ -388,6 +389,44 @@ def test_a_broken_file_is_said(exported, tmp_path, name, content):
         open_export(path)
 
 
+@pytest.mark.parametrize("name", ["saved_model", "model.pb", "model.onnx", "model_float32.tflite"])
+def test_any_changed_byte_is_seen(exported, tmp_path, name):
+    folder = tmp_path / "exports"
+    shutil.copytree(exported[0], folder)
+    rng = np.random.default_rng(0)
+    files = [folder / name] if (folder / name).is_file() else [p for p in (folder / name).rglob("*") if p.is_file()]
+    for number in range(12):
+        file = files[number % len(files)]
+        whole = file.read_bytes()
+        at = int(rng.integers(len(whole)))
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1 :])
+        with pytest.raises(ExportError, match="is not what was exported"):
+            open_export(folder / name)
+        file.write_bytes(whole)
+    assert open_export(folder / name).num_classes == len(exported[1].class_names)
+
+
+def test_a_changed_description_is_refused_or_says_the_same(exported, tmp_path):
+    whole, rng = (exported[0] / "export.json").read_bytes(), np.random.default_rng(0)
+    told, refused = read_description(exported[0]), 0
+    for at in rng.integers(len(whole), size=200):
+        changed = bytes([whole[at] ^ int(rng.integers(1, 256))])
+        (tmp_path / "export.json").write_bytes(whole[:at] + changed + whole[at + 1 :])
+        try:
+            assert read_description(tmp_path) == told
+        except ExportError as error:
+            refused += "export.json: " in str(error)
+    assert refused > 150
+
+
+def test_an_export_without_its_checksum_is_said_to_be_unknown(exported, tmp_path, capsys):
+    shutil.copy(exported[0] / "model.onnx", tmp_path)
+    open_export(tmp_path / "model.onnx")
+    assert "model.onnx: no export.json beside it has its checksum" in capsys.readouterr().out
+    open_export(exported[0] / "model.onnx")
+    assert "checksum" not in capsys.readouterr().out
+
+
 def test_what_is_no_export(tmp_path):
     assert open_export(tmp_path) is None
     assert open_export(tmp_path / "model.ckpt") is None
@@ -397,7 +436,7 @@ def test_what_is_no_export(tmp_path):
     with pytest.raises(ExportError, match=r"holds no SavedModel; name one of model\.onnx"):
         open_export(tmp_path)
     (tmp_path / "export.json").write_text("{")
-    with pytest.raises(ExportError, match=r"export\.json: cannot be read"):
+    with pytest.raises(ExportError, match=r"export\.json: Input data was truncated"):
         open_export(tmp_path)
 
 
