@@ -10,6 +10,7 @@ from files.writing import temporary_folder
 from inference.runtimes import INSIDE, require
 from porting.served import Served, ServedSegmenter
 
+IN_FLOAT = 4  # convolutions, the first; they lose most: without them mIoU is 82.01 instead of 80.43 (float32: 82.24)
 AXES = {
     "images": ("batch", "height", "width"),
     "labels": ("batch", "height", "width"),
@@ -24,7 +25,7 @@ def write_onnx(served: Served, path: Path) -> None:
 
 
 def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:
-    """Convolutions in 8 bits, weights per channel, with quantize and dequantize between them (QDQ).
+    """All but preprocessing and the first convolutions in 8 bits (QDQ), weights per channel.
 
     uint8 image (1, H, W, 3) → float32 small logits. Calibrated by each
     activation's least and largest value, averaged over the pictures, which loses less than the outermost: mIoU 90.53
@@ -54,11 +55,18 @@ def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             extra_options={"CalibMovingAverage": True},
+            nodes_to_exclude=_first_of(onnx.load(folder / "folded.onnx").graph),
         )
         model = onnx.load(folder / "int8.onnx")
     _take_bytes(model.graph)
     _describe(model, served)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _first_of(graph: Any) -> list[str]:
+    """The names of preprocessing and of the first IN_FLOAT convolutions, with all that lies between them."""
+    convolutions = [index for index, node in enumerate(graph.node) if node.op_type == "Conv"]
+    return [node.name for node in graph.node[: [*convolutions, len(graph.node)][: IN_FLOAT + 1][-1]]]
 
 
 def _take_bytes(graph: Any) -> None:

@@ -310,6 +310,8 @@ def test_all_of_tflite_int8_is_in_8_bits(exported):
 def test_8_bits_are_checked_on_real_pictures(exported):
     for outcome in exported[2]:
         if FORMATS[outcome.name].calibrated:
+            kept = "preprocessing and the first 4 convolutions" if outcome.name == "onnx_int8" else "nothing"
+            assert f"in float: {kept}; " in str(outcome)
             assert "3 pictures of train, spread over the classes; checked on 2 of val" in str(outcome)
             entry = json.loads((exported[0] / "export.json").read_text())["formats"][outcome.name]
             assert entry["on real pictures"] == outcome.told["on real pictures"]
