@@ -125,10 +125,10 @@ def main(argv=None):
 
     from data.voc import VOCSegmentation
     from files.writing import write_whole
-    from inference.evaluation import spread_over
+    from engine.pictures import spread_over
 
     dataset = VOCSegmentation(args.data, args.image_set)
-    indices = spread_over(dataset, args.images)
+    indices = spread_over(len(dataset), args.images)
     entrants = contestants(args)
     with tqdm(total=len(indices), unit="image", disable=None) as bar:
         measure(entrants, dataset, indices, bar.update)
