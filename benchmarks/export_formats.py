@@ -124,8 +124,8 @@ def main(argv=None):
     from tqdm import tqdm
 
     from data.voc import VOCSegmentation
-    from files.writing import write_whole
     from engine.pictures import spread_over
+    from files.writing import write_whole
 
     dataset = VOCSegmentation(args.data, args.image_set)
     indices = spread_over(len(dataset), args.images)
