@@ -113,7 +113,7 @@ def _program(entry: Mapping[str, Any], described: Mapping[str, Any]) -> str:
     if rows is None or columns is None:
         lines.append("image = picture[None]\n")
     else:
-        lines.append(_CROPPED.format(rows=rows, columns=columns, padding=described["padding"]))
+        lines.append(_CROPPED.format(rows=rows, columns=columns, padding=described.get("padding", 0)))
     if image[0] not in (None, 1):
         lines.append(f"image = np.repeat(image, {image[0]}, axis=0)  # this file takes {image[0]} pictures at once\n")
     takes = "image" if "image" in entry["inputs"] else "images"
