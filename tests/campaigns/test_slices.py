@@ -36,7 +36,7 @@ def test_a_reader_that_takes_what_is_damaged_is_seen(tmp_path):
     file = tmp_path / "number.txt"
     file.write_text("1000")
     bad = {
-        "other result": lambda: file.read_bytes(),
+        "other result": file.read_bytes,
         "traceback": lambda: int(file.read_bytes()) + 1 / 0,
         "signal": lambda: __import__("os").abort(),
     }
