@@ -136,11 +136,6 @@ def _read_remembered(file: Path | None) -> dict[str, Facts]:
         return read_json(file, Remembered, "All is read again")["images"] if file else {}
     except RecordError:  # none yet, a damaged one, or one of another version
         return {}
-    try:
-        kept = read_json(file, Remembered, "")
-    except RecordError:  # none yet, or a damaged one: all is read
-        return {}
-    return kept["images"] if kept["version"] == _VERSION else {}
 
 
 def _remember(file: Path, facts: dict[str, Facts]) -> None:

@@ -1,6 +1,5 @@
 """TensorBoard events of a run."""
 
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.pictures import png
 from files.records import RecordError, read_text
 from files.writing import beside, make_folder, write_whole, writing
 
@@ -102,7 +102,7 @@ class Board:
         shown.tensor_path = (place / "features.tsv").as_posix()
         shown.metadata_path = (place / "labels.tsv").as_posix()
         if pictures is not None:
-            _write_sprite(files / "pictures.png", pictures)
+            write_whole(files / "pictures.png", _sprite(pictures))
             shown.sprite.image_path = (place / "pictures.png").as_posix()
             shown.sprite.single_image_dim.extend((pictures.shape[2], pictures.shape[1]))  # width, height
         write_whole(configuration, text_format.MessageToString(config))
@@ -174,5 +174,4 @@ def _sprite(pictures: np.ndarray) -> bytes:
     sprite = tiled(pictures)
     if max(sprite.shape) > SPRITE:
         raise ValueError(f"the pictures make one of {sprite.shape[:2]}, over {SPRITE} a side: resize them first")
-    with beside(path) as partial:
-        Image.fromarray(sprite).save(partial)
+    return png(sprite)

@@ -62,11 +62,11 @@ WRITTEN = {
     "models/weight_init.py:Rules.renamed": NAMES,
     "models/weight_init.py:Rules.targets": NAMES,
     "porting/export.py:_move": WITHIN,
-    "porting/formats.py:write_frozen": FORMAT,
-    "porting/formats.py:write_onnx": FORMAT,
-    "porting/formats.py:write_saved_model": FORMAT,
-    "porting/formats.py:write_tflite": FORMAT,
     "porting/graph_names.py:Names.renamed": NAMES,
+    "porting/lite.py:_write": FORMAT,
+    "porting/onnx.py:write_onnx": FORMAT,
+    "porting/onnx.py:write_onnx_int8": FORMAT,
+    "porting/saved_model.py:write_frozen": FORMAT,
     "training/callbacks.py:RunKeeper._close_window": "`RunDirectory.save`, which is guarded",
     "training/callbacks.py:RunKeeper._stop": "`RunDirectory.save`, which is guarded",
     "training/comparison.py:_plot": MEMORY,
@@ -74,12 +74,17 @@ WRITTEN = {
     "training/report.py:_chart": MEMORY,
     "training/report.py:_predictions": MEMORY,
 }
+INSIDE = "of a whole export, by its checksum"
 READ = {
     "data/imagenet.py:_rows": "a file of the program",
     "data/prepare/annotations.py:_parsed": "a user's annotations, against a schema",
     "data/prepare/pictures.py:read_colours": "a user's colour map, a line of it",
     "engine/run_data.py:RunData.read": "data.csv, whose SHA-256 is in config.json",
     "engine/run_directory.py:RunDirectory.__init__": "what it wrote itself into memory",
+    "inference/runtimes.py:FrozenExport._open": INSIDE,
+    "inference/runtimes.py:OnnxExport._open": INSIDE,
+    "inference/runtimes.py:SavedModelExport._open": INSIDE,
+    "inference/runtimes.py:_inside_lite": INSIDE,
     "training/report.py:_page": "a file of the program",
 }
 
