@@ -1,5 +1,6 @@
 """What cannot have been meant stops before a training and before an evaluation, with the file and what to do."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -147,6 +148,12 @@ def test_only_what_has_changed_is_read_again(root, tmp_path, monkeypatch):
         file.write_text("{damaged")
     training(root, remember=tmp_path / "kept")
     assert len(read) == 23
+    for file in (tmp_path / "kept").iterdir():
+        kept = json.loads(file.read_text())
+        next(iter(kept["images"].values()))["counts"]["0"] += 1
+        file.write_text(json.dumps(kept))
+    training(root, remember=tmp_path / "kept")
+    assert len(read) == 34
 
 
 @needs_field
