@@ -9,13 +9,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import cv2
-import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -32,6 +31,7 @@ from data.voc import VOCSegmentation, strange_values
 from files.records import RecordError, read_json, sealed
 from files.writing import WriteError, write_whole
 
+_VERSION = 2  # of what is remembered
 _LOOKED_AT = 50  # pictures of more than 8 bits, for the range of their values
 _EXACT = 2**24  # the largest count that OpenCV's histogram, of float32, tells from the next
 
@@ -56,8 +56,10 @@ class Facts:
     wrong: str = ""
 
 
-class _Remembered(TypedDict):
-    version: Literal[2]
+class Remembered(TypedDict):
+    """The file that keeps what was found."""
+
+    version: int
     images: dict[str, Facts]
 
 
@@ -126,15 +128,19 @@ def _key(pair: Pair) -> str:
 
 
 def _read_remembered(file: Path | None) -> dict[str, Facts]:
-    try:
-        return read_json(file, _Remembered, "It is read again")["images"] if file else {}
-    except RecordError:  # none yet, one of an older version, or a damaged one: all is read
+    if file is None:
         return {}
+    try:
+        kept = read_json(file, Remembered, "")
+    except RecordError:  # none yet, or a damaged one: all is read
+        return {}
+    return kept["images"] if kept["version"] == _VERSION else {}
 
 
 def _remember(file: Path, facts: dict[str, Facts]) -> None:
+    kept = {"version": _VERSION, "images": {key: asdict(found) for key, found in facts.items()}}
     with contextlib.suppress(WriteError):  # the next time, all is read again
-        write_whole(file, sealed({"version": 2, "images": msgspec.to_builtins(facts)}))
+        write_whole(file, sealed(kept))
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
     done = _size(partial) if version.is_file() else 0
     headers = {"Accept-Encoding": "identity"}
     if done:
-        headers |= {"Range": f"bytes={done}-", "If-Range": version.read_text()}
+        headers |= {"Range": f"bytes={done}-", "If-Range": version.read_bytes().decode("latin-1")}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             if answer.headers.get("Content-Range") != f"bytes */{done}":  # else the last byte had come already

@@ -9,6 +9,7 @@ from typing import Any
 from engine.download import DownloadError, WrongChecksum, alone, cache_folder, download, has_checksum
 from engine.zoo import Published, published
 from errors import UserError
+from files.records import read_text
 from files.writing import folder_in, write_whole
 from models.archive import ArchiveError, unpack
 
@@ -112,7 +113,7 @@ def _is(path: Path, sha256: str) -> bool:
 
 def _read_sums(path: Path) -> dict[str, str]:
     """{file name: SHA-256} of a file of `sha256sum`; empty where there is none."""
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = read_text(path, error=DownloadError).splitlines() if path.is_file() else []
     return {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
 
 

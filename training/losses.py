@@ -10,6 +10,7 @@ from keras import ops
 
 from data.voc import VOCSegmentation
 from errors import UserError
+from files.records import read_text
 from models.layers import sum_over_replicas
 
 Tensor = Any  # of the library that Keras computes with
@@ -95,7 +96,7 @@ def class_weights(
     if text == "balanced":
         return balanced_weights(pixel_counts(dataset) if pixels is None else pixels)
     try:
-        content = text if "," in text else Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
+        content = text if "," in text else read_text(Path(text)) if Path(text).is_file() else text
         weights = [float(part) for part in content.replace(",", " ").split()]
     except (OSError, ValueError) as error:
         raise UserError(

@@ -1,5 +1,6 @@
 """TensorBoard events of a run."""
 
+import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from files.writing import beside, writing
+from engine.pictures import png
+from files.writing import beside, write_whole, writing
 
 NORMS = "gradient_norm/"  # how their tags begin
 MAPS = 64  # of feature maps in one picture
@@ -81,10 +83,11 @@ class Board:
         # The projector reads no file from outside the folder of its configuration, and takes paths relative to that.
         beside = Path("embeddings") / f"{name.replace('/', '_')}-{step}"
         files = self._folder / beside
-        files.mkdir(parents=True, exist_ok=True)
-        np.savetxt(files / "features.tsv", features, fmt="%.9g", delimiter="\t")
+        table = io.StringIO()
+        np.savetxt(table, features, fmt="%.9g", delimiter="\t")
+        write_whole(files / "features.tsv", table.getvalue())
         lines = [" ".join(str(label).split()) for label in labels]  # one column of one line each, without a header
-        (files / "labels.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_whole(files / "labels.tsv", "".join(f"{line}\n" for line in lines))
 
         configuration = self._folder / "projector_config.pbtxt"
         config = projector.ProjectorConfig()
@@ -97,11 +100,12 @@ class Board:
         shown.tensor_path = (beside / "features.tsv").as_posix()
         shown.metadata_path = (beside / "labels.tsv").as_posix()
         if pictures is not None:
-            _write_sprite(files / "pictures.png", pictures)
+            write_whole(files / "pictures.png", _sprite(pictures))
             shown.sprite.image_path = (beside / "pictures.png").as_posix()
             shown.sprite.single_image_dim.extend((pictures.shape[2], pictures.shape[1]))  # width, height
-        projector.visualize_embeddings(str(self._folder), config)
-        self._writer.flush()  # a folder is a run only where there are events
+        with writing(self._folder):
+            projector.visualize_embeddings(str(self._folder), config)
+            self._writer.flush()  # a folder is a run only where there are events
 
 
 def cut_events(folder: str | Path, step: int, only: Collection[str] | None = None) -> None:
@@ -163,11 +167,9 @@ def _as_gray(values: np.ndarray) -> np.ndarray:
     return np.round((values - least) * (255 / (most - least) if most > least else 0)).astype(np.uint8)
 
 
-def _write_sprite(path: Path, pictures: np.ndarray) -> None:
-    """All pictures in one, as the projector cuts it up again."""
-    from PIL import Image
-
+def _sprite(pictures: np.ndarray) -> bytes:
+    """All pictures in one PNG, as the projector cuts it up again."""
     sprite = tiled(pictures)
     if max(sprite.shape) > SPRITE:
         raise ValueError(f"the pictures make one of {sprite.shape[:2]}, over {SPRITE} a side: resize them first")
-    Image.fromarray(sprite).save(path)
+    return png(sprite)
