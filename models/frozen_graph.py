@@ -1,6 +1,7 @@
 """A frozen graph's weights: what were variables before they were made constants, under the variables' names."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.scopes import within
@@ -9,6 +10,8 @@ LEAVES = {
     *("weights", "depthwise_weights", "pointwise_weights", "biases"),
     *("gamma", "beta", "moving_mean", "moving_variance"),
 }
+SPREAD = 256 << 20  # bytes that all constants of a graph may take beyond what is written of them, as zeros() does
+_VALUES = ("half", "float", "double", "int", "int64", "bool", "string", "uint32", "uint64")
 PLAIN_LEAVES = {"kernel", "bias"}  # of tf.layers, as one of the public DeepLabs has its head
 
 
@@ -40,9 +43,44 @@ def parsed(content: bytes) -> Any:
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
     try:
-        return GraphDef.FromString(content)
+        graph = GraphDef.FromString(content)
     except DecodeError as error:
         raise ValueError("cut short, damaged, or no frozen graph") from error
+    check_constants(graph)
+    return graph
+
+
+def check_constants(graph: Any) -> None:
+    """Raises ValueError where a constant of a GraphDef does not hold what it declares, before there is room for it."""
+    room = SPREAD
+    for node in _constants(graph):
+        tensor, declared = node.attr["value"].tensor, weight_shape(node)
+        size = _bytes_of_one(node)
+        count = -1 if tensor.tensor_shape.unknown_rank or min(declared, default=0) < 0 else math.prod(declared)
+        held = max(len(getattr(tensor, f"{name}_val")) for name in _VALUES)
+        written = len(tensor.tensor_content)
+        room -= max(0, count * size - tensor.ByteSize())
+        if room < 0 or held > max(count, 0) or count < 0 or (written and size and written != count * size):
+            raise ValueError(
+                f"the constant {node.name} declares the shape {declared}, which is not what it holds: damaged"
+            )
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    """The Const nodes of a GraphDef and of the functions in it."""
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        yield from (node for node in nodes if node.op == "Const")
+
+
+def _bytes_of_one(node: Any) -> int:
+    """Of a constant's value; 0 for a type without a size. Raises ValueError for no type."""
+    from tensorflow import as_dtype
+
+    try:
+        dtype = as_dtype(node.attr["value"].tensor.dtype)
+    except TypeError as error:
+        raise ValueError(f"the constant {node.name} is of no type that TensorFlow knows: damaged") from error
+    return dtype.size if dtype.is_numpy_compatible and dtype.name != "string" else 0
 
 
 def weights_of(graph: Any) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import find_prefix
+from files.records import read_bytes
+from models.checkpoint import GRAPH_LIMIT, find_prefix
+from models.frozen_graph import check_constants
 from models.weight_init import natural_order
 from porting.graph_nodes import LegacyGraphError
 
@@ -30,13 +32,10 @@ def find_meta(path: Path) -> Path:
 
 def read(path: Path) -> bytes:
     """A file's bytes; LegacyGraphError where there are none."""
-    try:
-        content = path.read_bytes()
-    except IsADirectoryError:
+    if path.is_dir():
         hint = "; it holds a SavedModel: tf.saved_model.load runs that" if (path / "saved_model.pb").is_file() else ""
-        raise LegacyGraphError(f"{path}: a directory, not a graph{hint}") from None
-    except OSError as error:
-        raise LegacyGraphError(f"{path}: cannot be read: {error.strerror}") from error
+        raise LegacyGraphError(f"{path}: a directory, not a graph{hint}")
+    content = read_bytes(path, GRAPH_LIMIT, LegacyGraphError)
     if not content:
         raise LegacyGraphError(f"{path}: the file is empty")
     return content
@@ -51,8 +50,13 @@ def parse(message: Any, content: bytes, path: Path) -> Any:
         parsed = message.FromString(content)
     except DecodeError as error:
         raise LegacyGraphError(f"{path}: {advice}") from error
-    if not getattr(parsed, "graph_def", parsed).node:
+    graph = getattr(parsed, "graph_def", parsed)
+    if not graph.node:
         raise LegacyGraphError(f"{path}: no graph in it; {advice}")
+    try:
+        check_constants(graph)
+    except ValueError as error:
+        raise LegacyGraphError(f"{path}: {error}") from error
     return parsed
 
 

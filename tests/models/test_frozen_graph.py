@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from models.checkpoint import CheckpointError, open_checkpoint
+from porting.graph_nodes import LegacyGraphError
+from porting.legacy_graph import load_graph
 from tests.conftest import assert_same, read_all
 
 VALUES = {
@@ -84,3 +86,41 @@ def test_operations_tell_the_output_stride(tmp_path):
     with open_checkpoint(path) as checkpoint:
         assert checkpoint.architecture("net") == {"output_stride": 8}
         assert checkpoint.architecture("network") == {"output_stride": 2}
+
+
+def declaring(path, shape, values=(1.0,), content=b"", dtype=1):
+    """Writes a GraphDef with one constant whose shape and values are told apart."""
+    graph = tf.compat.v1.GraphDef()
+    node = graph.node.add(name="net/conv1/weights", op="Const")
+    tensor = node.attr["value"].tensor
+    tensor.dtype, tensor.tensor_content = dtype, content
+    tensor.float_val.extend(values)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"shape": (1_000_000, 1_000_000)},  # which TensorFlow fills with the last value
+        {"shape": (2**62, 2**62)},
+        {"shape": (-1, 3)},
+        {"shape": (0, 5)},
+        {"shape": (3,), "content": bytes(8), "values": ()},
+        {"shape": (3,), "dtype": 99},
+    ],
+)
+def test_a_constant_that_does_not_hold_what_it_declares_is_refused_before_there_is_room_for_it(tmp_path, damage):
+    path = declaring(tmp_path / "graph.pb", **damage)
+    with pytest.raises(CheckpointError, match=r"graph\.pb: the constant net/conv1/weights .*damaged"):
+        read_all(path)
+    with pytest.raises(LegacyGraphError, match=r"graph\.pb: the constant net/conv1/weights .*damaged"):
+        load_graph(path)
+
+
+def test_a_constant_of_one_value_is_filled_with_it(tmp_path):
+    assert_same(
+        read_all(declaring(tmp_path / "graph.pb", (100, 200))), {"net/conv1/weights": np.ones((100, 200), "f4")}
+    )
