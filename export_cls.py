@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import command_line
-from engine.options import ClassifierOpening
+from engine.options import ClassifierOpening, Exporting, Serving
 from export_seg import add_export_flags, run_export
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    add_export_flags(parser, ClassifierOpening())
+    add_export_flags(parser, ClassifierOpening(), Serving())
     return parser.parse_args(argv)
 
 
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return open_classifier(args.ckpt, command_line.chosen(args, ClassifierOpening))
 
-    return run_export(args, opened)
+    serving = command_line.chosen(args, Serving)
+    return run_export(args, opened, Exporting(size=serving.size, batch=serving.batch, opset=serving.opset))
 
 
 if __name__ == "__main__":

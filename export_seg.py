@@ -1,17 +1,23 @@
 """Exports a segmentation model for other programs, and checks each export in its own runtime.
 
 python export_seg.py --ckpt runs/seg --out exported --image photo.jpg
+python export_seg.py --ckpt runs/seg --out exported --calibrate VOC2012
 
   saved_model      exported/saved_model            TensorFlow; pictures of any size
   pb               exported/model.pb               TensorFlow, a frozen graph; pictures of any size
   onnx             exported/model.onnx             ONNX Runtime; pictures of any size
-  tflite           exported/model_float32.tflite   LiteRT; pictures of up to --crop-size pixels
-  tflite_float16   exported/model_float16.tflite   the same, weights in 16 bits
+  onnx_int8        exported/model_int8.onnx        the same in 8 bits; pictures of --crop-size pixels
+  tflite           exported/model_float32.tflite   LiteRT; pictures of --crop-size pixels
+  tflite_exact     exported/model_exact.tflite     the same, and a second input says how much of it is picture
+  tflite_float16   exported/model_float16.tflite   as tflite, weights in 16 bits
   tflite_dynamic8  exported/model_dynamic8.tflite  the same, weights in 8 bits, activations too while they are used
+  tflite_int8      exported/model_int8.tflite      the same, all in 8 bits
   slim             exported/model.ckpt.*           a checkpoint under slim's names, without optimizer slots
 
-All but the last take uint8 RGB pictures and give labels and probabilities; preprocessing, padding and upsampling are
-inside. exported/export.json says what the classes are.
+Without --formats all are written but tflite_exact and, without --calibrate, those of 8 bits.
+
+All but the last take uint8 RGB pictures and give labels; preprocessing, padding and upsampling are inside.
+exported/README.md has a short program for each, exported/export.json says what the classes are.
 
 Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
 """
@@ -22,10 +28,12 @@ from typing import Any
 
 import command_line
 from engine.kinds import NAMES, Kind, Options
-from engine.options import Opening, Pictures
+from engine.options import Exporting, Opening, Pictures
 from errors import UserError
 
-FORMATS = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
+USUAL = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
+CALIBRATED = ("onnx_int8", "tflite_int8")
+FORMATS = (*USUAL, *CALIBRATED, "tflite_exact")
 
 
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -37,28 +45,28 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 FORMAT_LIST = Kind(NAMES.read, _known, "NAME,…")
 
 
-def add_export_flags(parser: argparse.ArgumentParser, how: Options) -> None:
-    """What export_cls.py takes too; `how` the model is opened is its own."""
+def add_export_flags(parser: argparse.ArgumentParser, how: Options, serving: Options) -> None:
+    """What export_cls.py takes too; `how` the model is opened, and what is served, are its own."""
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
     parser.add_argument(
         "--formats",
         type=command_line.argument_type(FORMAT_LIST),
-        default=FORMATS,
         metavar="NAME,…",
-        help="[all of the above]",
+        help="[the usual of the above]",
     )
     parser.add_argument(
         "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
     )
     command_line.add_options(parser, how)
+    command_line.add_options(parser, serving)
     command_line.add_options(parser, Pictures())
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    add_export_flags(parser, Opening())
+    add_export_flags(parser, Opening(), Exporting())
     return parser.parse_args(argv)
 
 
@@ -71,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return open_segmenter(args.ckpt, command_line.chosen(args, Opening))
 
-    return run_export(args, opened)
+    return run_export(args, opened, command_line.chosen(args, Exporting))
 
 
-def run_export(args: argparse.Namespace, open_model: Callable[[], Any]) -> int:
+def run_export(args: argparse.Namespace, open_model: Callable[[], Any], how: Exporting) -> int:
     """Exports the model that `open_model` gives → exit code."""
     if args.precision != "float32":
         raise UserError(f"--precision {args.precision}: exports are float32; --formats has others that are smaller")
@@ -84,16 +92,17 @@ def run_export(args: argparse.Namespace, open_model: Callable[[], Any]) -> int:
     from data.images import read_image
     from porting.export import check_installed, drawn_picture, export
 
-    check_installed(args.formats)
+    formats = args.formats or (USUAL if how.calibrate is None else USUAL + CALIBRATED)
+    check_installed(formats)
     picture = read_image(args.image, **command_line.chosen(args, Pictures).reading()) if args.image else drawn_picture()
     opened = open_model()
     print(opened.introduction())
     print(f"checked on {args.image or 'a drawn picture; --image checks on a real one'}", flush=True)
     good = True
-    for outcome in export(opened, args.ckpt, args.out, args.formats, picture):
+    for outcome in export(opened, args.ckpt, args.out, formats, picture, how):
         print(outcome, flush=True)
         good &= outcome.good
-    print(f"exports and their description: {args.out}")
+    print(f"exports, their description and how they are used: {args.out}")
     return 0 if good else 1
 
 

@@ -3,7 +3,8 @@
     python benchmarks/export_formats.py exported --ckpt deeplab.ckpt --data VOC2012 --images 40
 
 The images are spread evenly over the image set. Model and exports take turns on each image, so that whatever else the
-machine does falls on all alike: quote the ratios, not the milliseconds.
+machine does falls on all alike: quote the ratios, not the milliseconds. A file of --beside, such as the TFLite export
+of an earlier version, takes part too; the ratios are to the first of them, else to the model.
 """
 
 import argparse
@@ -29,6 +30,7 @@ def parse_args(argv=None):
     parser.add_argument("--data", required=True, help="folder in the VOC layout")
     parser.add_argument("--image-set", default="val", help="[%(default)s]")
     parser.add_argument("--images", type=command_line.argument_type(POSITIVE_INT), default=40, help="[%(default)s]")
+    parser.add_argument("--beside", metavar="FILE", nargs="*", default=(), help="other exports of it")
     parser.add_argument("--out", metavar="FILE", help="also write the table there")
     command_line.add_options(parser, Opening())
     return parser.parse_args(argv)
@@ -74,6 +76,8 @@ def contestants(args):
         path = Path(args.exported, entry["file"])
         predictor = open_export(path) or open_segmenter(path, how).predictor()
         found.append(Contestant(f"{name}, `{entry['file']}`", predictor, entry["bytes"]))
+    for path in map(Path, args.beside):
+        found.append(Contestant(f"beside, `{path}`", open_export(path), path.stat().st_size))
     return found
 
 
@@ -99,16 +103,18 @@ def table(entrants, what):
     lines = [
         what,
         "",
-        "| | mIoU, classes in the labels | labels equal to the model's | worst image | size | time per image |",
-        "|---|---|---|---|---|---|",
+        "| | mIoU, classes in the labels | labels equal to the model's | worst image | size | time per image | ratio |",
+        "|---|---|---|---|---|---|---|",
     ]
+    first = next((entrant for entrant in entrants if entrant.title.startswith("beside")), entrants[0])
     for entrant in entrants:
         miou = scores(entrant.matrix)["miou_present"]
         size = "" if entrant.bytes is None else f"{entrant.bytes / 1e6:.2f} MB"
         mean, worst = statistics.mean(entrant.agreements), min(entrant.agreements)
+        ratio = statistics.median(a / b for a, b in zip(entrant.seconds, first.seconds, strict=True))
         lines.append(
             f"| {entrant.title} | {100 * miou:.2f} | {100 * mean:.3f} % | {100 * worst:.3f} % | {size} "
-            f"| {1000 * statistics.median(entrant.seconds):.0f} ms |"
+            f"| {1000 * statistics.median(entrant.seconds):.0f} ms | {ratio:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -118,11 +124,11 @@ def main(argv=None):
     from tqdm import tqdm
 
     from data.voc import VOCSegmentation
+    from engine.pictures import spread_over
     from files.writing import write_whole
-    from inference.evaluation import spread_over
 
     dataset = VOCSegmentation(args.data, args.image_set)
-    indices = spread_over(dataset, args.images)
+    indices = spread_over(len(dataset), args.images)
     entrants = contestants(args)
     with tqdm(total=len(indices), unit="image", disable=None) as bar:
         measure(entrants, dataset, indices, bar.update)

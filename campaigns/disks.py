@@ -35,6 +35,7 @@ from tests.short_mobilenet import shortened
 NAMESPACE = "SLIM_DEEPLAB_CAMPAIGN_NAMESPACE"  # set in the process that has its own mounts
 VARYING = {"log.csv", "report.html", "run.lock"}  # hold times of day or of computation
 SECONDS = 240
+PRINTED = 16_384  # bytes: more than a program prints, which a quota would stop too
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ COMMANDS = {
         "--workers 1 --steps 4 --save-every 2 --eval-every 4 --log-every 1 --run-dir {out}/run",
         again=False,
     ),
+    "train_cls": Command(
+        "train_cls --ckpt none --model mobilenet_v2 --data {data}/shapes --image-size 33 --batch-size 2 --workers 1 "
+        "--steps 4 --save-every 2 --eval-every 2 --log-every 1 --run-dir {out}/run",
+        again=False,
+    ),
+    "eval_cls": Command("eval_cls --ckpt {data}/cls/run --data {data}/shapes --json {out}/s.json --csv {out}/s.csv"),
+    "predict_cls": Command("predict_cls {data}/pictures --ckpt {data}/cls/run --out {out}/p --probabilities"),
+    "export_cls": Command("export_cls --ckpt {data}/cls/run --formats slim,pb,tflite --out {out}/e"),
     "eval_seg": Command(
         "eval_seg --ckpt {data}/run --data {data}/voc --save-pred {out}/pred --json {out}/s.json --csv {out}/s.csv "
         "--sheet {out}/sheet.png --worst {out}/worst.png"
@@ -175,7 +184,7 @@ class Campaign:
             share = (number + self.rng.random()) / self.tries
             earlier = good if command.again and number % 2 else None
             self.on_disk(f"{name}: full disk", command, wanted, int(share * need), earlier)
-            self.quota(f"{name}: quota", command, wanted, int(share**2 * largest), earlier)
+            self.quota(f"{name}: quota", command, wanted, max(PRINTED, int(share**2 * largest)), earlier)
         self.on_disk(f"{name}: read-only", command, wanted, None, good if command.again else None)
         self.without_temporary_files(f"{name}: no temporary files", command, wanted)
         self.full_output(f"{name}: output to a full device", command, good)
@@ -340,7 +349,8 @@ def prepare(data):
     """What the commands read: a data set, pictures, and a run."""
     drawing = f"prepare_data sample --out {data}/voc --train 8 --val 2".split()
     folders = f"prepare_data sample --kind folder --out {data}/shapes --train 3 --val 1".split()
-    for words in drawing, folders, COMMANDS["train_seg"].placed(data, data):
+    trained = COMMANDS["train_seg"].placed(data, data), COMMANDS["train_cls"].placed(data / "cls", data)
+    for words in drawing, folders, *trained:
         process = processes.start(words, patches=shortened)
         if process.wait(SECONDS):
             raise RuntimeError(f"{words}\n{process.out}\n{process.said}")

@@ -587,6 +587,8 @@ def work_off(place, count, seed, wanted, keep):
 
 def main(argv=None):
     args = parse_arguments(argv)
+    if args.keep:
+        Path(args.keep).mkdir(parents=True, exist_ok=True)
     command_line.quiet_tensorflow()
     with tempfile.TemporaryDirectory() as folder:
         jobs = [

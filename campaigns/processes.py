@@ -20,7 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import command_line
 
-PROGRAMS = "train_seg eval_seg predict_seg export_seg train_cls extract_features inspect_ckpt prepare_data report_run"
+PROGRAMS = (
+    "train_seg eval_seg predict_seg export_seg train_cls eval_cls predict_cls export_cls extract_features inspect_ckpt "
+    "prepare_data report_run"
+)
 THEIRS = (
     "training.segmentation training.classification training.report inference.measuring inference.runtimes "
     "porting.export tensorboard"

@@ -355,6 +355,16 @@ def _names(values: Any) -> tuple[str, ...]:
 NAMES = Kind(_filled(_names), _names, "CLASS,…")
 
 
+def _outputs(values: Any) -> tuple[str, ...]:
+    outputs, known = tuple(dict.fromkeys(_names(values))), ("labels", "probabilities", "logits")
+    if not outputs or not set(outputs) <= set(known):
+        raise ValueError(f"must be of {', '.join(known)}")
+    return outputs
+
+
+OUTPUTS = Kind(_filled(_names), _outputs, "NAME,…")
+
+
 def _hosts(values: Any) -> tuple[str, ...]:
     hosts = tuple(part.strip() for part in (values.split(",") if isinstance(values, str) else values) if part.strip())
     for address in hosts:

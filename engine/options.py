@@ -20,6 +20,7 @@ from engine.kinds import (
     NAMES,
     NONNEGATIVE,
     NONNEGATIVE_INT,
+    OUTPUTS,
     PATH,
     PIXELS,
     POSITIVE,
@@ -38,6 +39,7 @@ from engine.kinds import (
     Options,
     option,
     or_none,
+    whole,
 )
 
 MEANT = "which network of the checkpoint, by its kind or its scope there"
@@ -234,6 +236,46 @@ class Pictures(Options):
             "picture_range": self.picture_range,
             "accept_damaged": self.accept_damaged,
         }
+
+
+@dataclass(frozen=True)
+class Serving(Options):
+    """What exports take, by export_seg.py and export_cls.py."""
+
+    title = "what an export takes"
+
+    size: tuple[int, int] | None = option(
+        None, "the one height and width of pictures", SIZE, unit="pixels", shown="any; of a format of one size the crop"
+    )
+    batch: int | None = option(
+        None, "the one number of pictures at once; TFLite's and 8 bits' is 1", POSITIVE_INT, shown="any"
+    )
+    opset: int = option(18, "the version of ONNX's operators", whole(13, 21))
+
+
+@dataclass(frozen=True)
+class Exporting(Serving):
+    """What exports of a segmentation model take and give."""
+
+    title = "what an export takes and gives"
+
+    outputs: tuple[str, ...] = option(
+        ("labels",),
+        "labels, probabilities, logits: the fewer the faster; logits are small, those of the padded picture. 8 bits "
+        "give small logits always",
+        OUTPUTS,
+    )
+    calibrate: str | None = option(
+        None,
+        "folder in the VOC layout on whose pictures 8 bits are calibrated and checked",
+        PATH,
+        takes="DATA",
+        shown="no 8 bits",
+    )
+    calibrate_set: str = option("train", "image set of --calibrate to calibrate on", TEXT, takes="NAME")
+    check_set: str = option("val", "image set of --calibrate to check 8 bits on", TEXT, takes="NAME")
+    calibrate_images: int = option(100, "spread over the classes", POSITIVE_INT)
+    check_images: int = option(40, "spread over the image set", POSITIVE_INT)
 
 
 IGNORED = "value in the masks of what does not count, in training and in scores"

@@ -15,12 +15,12 @@ from keras import ops
 from data.views import View
 from engine.device import use_xla
 from inference.cells import labels_from
+from inference.upsampling import Size, aligned_size, padded_size
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import Network, interpolation, resize_bilinear
 
 Tensor = Any  # of the library that Keras computes with
-Size = tuple[int, int]  # height, width in pixels
 
 STRIP = 256  # rows of a large picture that are upsampled at once
 LARGE = 4 * 513**2  # pixels from which constants no longer pay: they take gigabytes more, and next to no time off
@@ -383,25 +383,6 @@ def windows_over(side: int, window: int, stride: int) -> list[Window]:
         )
         for start, (first, end) in zip(starts, itertools.pairwise(cuts), strict=True)
     ]
-
-
-def padded_size(height: int, width: int, crop_size: int | None = 513, stride: int = 16) -> Size:
-    """What an image of this size is padded to → (height, width), pixels.
-
-    Each side to `crop_size`, or where it is longer to the next `aligned_size`. Where `crop_size` is None, not at all.
-    """
-
-    def padded(side: int) -> int:
-        if crop_size is None:
-            return side
-        return crop_size if side <= crop_size else aligned_size(side, stride)
-
-    return padded(height), padded(width)
-
-
-def aligned_size(side: int, stride: int) -> int:
-    """The next multiple of the stride plus one, at which features and pixels have their corners aligned."""
-    return math.ceil((side - 1) / stride) * stride + 1
 
 
 def crop_size_advice(model: DeepLabV3, crop_size: int | None, flag: str = "--crop-size") -> str | None:

@@ -100,12 +100,12 @@ class FrozenGraph:
         try:
             self._graph = parsed(read_bytes(path, GRAPH_LIMIT, CheckpointError))
             self._tensors = weights_of(self._graph)
+            self.dtypes = {name: as_dtype(tensor.dtype).name for name, tensor in self._tensors.items()}
         except CheckpointError:
             raise
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: {error}") from error
         self.shapes = {name: tuple(dim.size for dim in t.tensor_shape.dim) for name, t in self._tensors.items()}
-        self.dtypes = {name: as_dtype(tensor.dtype).name for name, tensor in self._tensors.items()}
 
     def architecture(self, scope: str) -> dict[str, Any]:
         """What operations tell of the network whose backbone is in `scope`, and names do not: its output stride."""

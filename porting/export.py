@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from data.images import read_image
 from data.sample import draw_voc
+from engine.options import Exporting
 from files.records import sealed
 from files.writing import folder_in, temporary_files_in, temporary_folder, write_whole
 from inference.export_record import DESCRIPTION, ExportError, checksum, read_description
@@ -25,6 +26,7 @@ from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
 from porting.formats import FORMATS
 from porting.subjects import Subject, subject_of
+from porting.usage import README, readme
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Outcome:
             probability is where the model has it; for the checkpoint, of its variables that are the model's to the bit.
         needed: what it must be.
         of: what agrees, in words.
-        difference: the largest of a probability; None for the checkpoint.
+        difference: the largest of a probability; None where there are none.
         seconds: per image, median of a few; None for the checkpoint.
+        told: what export.json says of it besides: what it takes and gives, and how 8 bits stand on real pictures.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Outcome:
     of: str
     difference: float | None = None
     seconds: float | None = None
+    told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
@@ -59,7 +63,15 @@ class Outcome:
     def __str__(self) -> str:
         said = f"{100 * self.agreement:.3f} % of the {self.of}"
         if self.difference is not None:
-            said += f", probabilities differ by up to {self.difference:.1e}, {self.seconds:.2f} s an image"
+            said += f", probabilities differ by up to {self.difference:.1e}"
+        if self.seconds is not None:
+            said += f", {self.seconds:.3f} s an image"
+        if real := self.told.get("on real pictures"):
+            said += (
+                f"; in float: {self.told['in float']}; "
+                f"{self.told['calibrated on']}: {100 * real['label_agreement']:.3f} % of the labels, mIoU "
+                f"{100 * real['miou']:.2f} where the model has {100 * real['model_miou']:.2f}"
+            )
         line = f"{self.name}: {self.file}, {self.bytes / 1e6:.2f} MB; {said}"
         if self.good:
             return line
@@ -72,6 +84,7 @@ def export(
     out: str | Path,
     formats: Iterable[str],
     picture: np.ndarray,
+    how: Exporting = Exporting(),
 ) -> Iterator[Outcome]:
     """Writes a model in several formats into the folder `out`, each once it has agreed with the model on `picture`.
 
@@ -80,22 +93,20 @@ def export(
         checkpoint: where it is from; its name is noted in export.json.
         formats: names out of FORMATS.
         picture: uint8 RGB (H, W, 3).
+        how: what the exports take and give.
 
     Yields:
         an Outcome for each format. What was in `out` before is only ever replaced by a good export.
 
     Raises:
         WriteError: `out` cannot be written to.
-        ExportError: it holds exports of a model with other classes; or a format takes a
-            square, and there is no crop size.
+        ExportError: it holds exports of a model with other classes; or a format takes one size and there is no
+            crop size, or wants pictures that it is calibrated on.
     """
     formats = tuple(formats)
-    subject = subject_of(opened)
-    if subject.served.lite is None and (lite := [name for name in formats if FORMATS[name].lite]):
-        raise ExportError(
-            f"--crop-size none: {', '.join(lite)} can only take pictures up to one size: name it with --crop-size N, "
-            "or leave them out of --formats"
-        )
+    subject = subject_of(opened, how)
+    if reason := subject.refused(formats):
+        raise ExportError(reason)
     out = Path(out)
     if (out / "config.json").is_file():
         raise ExportError(f"{out}: is a run; export into a folder of its own, or --ckpt {out} would mean the export")
@@ -116,7 +127,9 @@ def export(
                     "probability_difference": outcome.difference,
                     "checkpoint": Path(checkpoint).resolve().name,
                     **subject.settings(),
+                    **outcome.told,
                 }
+                write_whole(out / README, readme(described))
                 write_whole(out / DESCRIPTION, sealed(described))
         yield outcome
 
@@ -168,7 +181,10 @@ def _outcome(name: str, path: Path, subject: Subject, picture: np.ndarray, passe
         predict()
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times)
-    return Outcome(name, path.name, size, agreement, subject.needed(name), subject.agreeing, difference, seconds)
+    told = exported.described() | subject.checked(name, exported)
+    if real := told.get("on real pictures"):
+        agreement = real["label_agreement"]  # of many, which a single picture's does not outweigh
+    return Outcome(name, path.name, size, agreement, subject.needed(name), subject.agreeing, difference, seconds, told)
 
 
 def _equal_variables(path: Path, model: keras.Model) -> float:

@@ -1,16 +1,20 @@
 """What is exported, by task: how a model is served, what is said of it, and what tells that an export is the model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from data.voc import palette
+from engine.options import Exporting
 from inference.opening import OpenedClassifier, OpenedSegmenter
 from inference.predictor import ModelPredictor
-from inference.runtimes import Export, LiteExport
+from inference.runtimes import Export
 from models.preprocessing import Preprocessing
-from porting.formats import FORMATS, Served, ServedClassifier, ServedSegmenter
+from porting.calibration import calibration_of, compared_on
+from porting.formats import FORMATS
+from porting.served import Served, ServedClassifier, ServedSegmenter
 
 
 class Subject(ABC):
@@ -27,8 +31,8 @@ class Subject(ABC):
     key: str
 
     @abstractmethod
-    def description(self) -> dict[str, str]:
-        """What export.json says besides the classes."""
+    def description(self) -> dict[str, Any]:
+        """What export.json says besides the classes, and each file inside."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -39,8 +43,19 @@ class Subject(ABC):
         """How well the format `name` must agree, a fraction."""
 
     @abstractmethod
-    def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float, Callable[[], Any]]:
-        """→ (how well an export agrees, the largest difference of a probability, what predicts `picture` by it)."""
+    def refused(self, formats: Sequence[str]) -> str | None:
+        """Why it cannot be exported in these formats, and what to do; None where it can."""
+
+    @abstractmethod
+    def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
+        """→ (how well an export agrees, the largest difference of a probability, what predicts `picture` by it).
+
+        The difference is None of an export without probabilities.
+        """
+
+    def checked(self, name: str, exported: Export) -> dict[str, Any]:
+        """What export.json says of further checks of the format `name`."""
+        return {}
 
 
 class Segmentation(Subject):
@@ -48,19 +63,26 @@ class Segmentation(Subject):
 
     agreeing, key = "labels equal the model's", "label_agreement"
 
-    def __init__(self, opened: OpenedSegmenter) -> None:
+    def __init__(self, opened: OpenedSegmenter, how: Exporting) -> None:
         self.class_names = tuple(opened.class_names)
-        self.served = ServedSegmenter(opened.model, opened.crop_size)
+        self.calibration = calibration_of(how, how.calibrate, self.class_names) if how.calibrate else None
+        pictures = self.calibration.pictures if self.calibration else ()
+        self.served = ServedSegmenter(opened.model, opened.crop_size, how, pictures)
         # Unfolded: that is checked too.
         self._reference = ModelPredictor(opened.model, opened.class_names, opened.crop_size)
+        self.fixed = self.served.fixed
+        self.served.description = {"classes": list(self.class_names), **self.description(), **self.settings()}
 
-    def description(self) -> dict[str, str]:
+    def description(self) -> dict[str, Any]:
         """What is done inside, and the palette."""
         fed = self.served.model.preprocessing
         return {
             "palette": "class k has colour k of PASCAL VOC's palette",
-            "input": "uint8 RGB pictures at their own size",
-            "done inside": f"{_said(fed)}; padding with {fed.mean}; upsampling; softmax",
+            "colours": palette(len(self.class_names)).tolist(),
+            "input": "uint8 RGB pictures, upright",
+            "padding": np.round(fed.mean).astype(int).tolist(),
+            "upsampling": self.served.model.upsampling,
+            "done inside": f"{_said(fed)}; padding with {fed.mean}; of labels and probabilities upsampling, softmax",
         }
 
     def settings(self) -> dict[str, Any]:
@@ -71,13 +93,37 @@ class Segmentation(Subject):
         """The fraction of the labels."""
         return FORMATS[name].agreement
 
-    def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float, Callable[[], Any]]:
-        """Of TFLite, as much of the picture as fits into its square."""
-        if isinstance(exported, LiteExport):
-            picture = picture[: exported.size, : exported.size]
+    def refused(self, formats: Sequence[str]) -> str | None:
+        """Formats of one size want one, those of 8 bits pictures."""
+        if self.fixed is None and (fixed := [name for name in formats if FORMATS[name].fixed]):
+            return (
+                f"--crop-size none: {', '.join(fixed)} can only take pictures up to one size: name it with "
+                "--crop-size N or --size H,W, or leave them out of --formats"
+            )
+        if not self.calibration and (calibrated := [name for name in formats if FORMATS[name].calibrated]):
+            return f"{', '.join(calibrated)}: measured on pictures; name some of the training set with --calibrate DATA"
+        return None
+
+    def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
+        """Of a format of one size, as much of the picture as fits into it."""
+        if exported.fixed is not None:
+            picture = picture[: exported.fixed[0], : exported.fixed[1]]
         agreement = np.mean(exported.labels(picture) == self._reference.labels(picture))
-        difference = np.abs(exported.probabilities(picture) - self._reference.probabilities(picture)).max()
-        return float(agreement), float(difference), lambda: exported.labels(picture)
+        difference = None
+        if exported.outputs != ["labels"]:
+            apart = exported.probabilities(picture) - self._reference.probabilities(picture)
+            difference = float(np.abs(apart).max())
+        return float(agreement), difference, lambda: exported.labels(picture)
+
+    def checked(self, name: str, exported: Export) -> dict[str, Any]:
+        """Of 8 bits: how they stand on real pictures, and what they were calibrated on."""
+        if not FORMATS[name].calibrated or self.calibration is None:
+            return {}
+        return {
+            "calibrated on": self.calibration.said,
+            "in float": FORMATS[name].in_float or "nothing",
+            "on real pictures": compared_on(self.calibration.samples, self._reference, exported),
+        }
 
 
 class Classification(Subject):
@@ -85,12 +131,13 @@ class Classification(Subject):
 
     agreeing, key = "probability is where the model has it", "probability_agreement"
 
-    def __init__(self, opened: OpenedClassifier) -> None:
+    def __init__(self, opened: OpenedClassifier, how: Exporting) -> None:
         self.class_names = opened.class_names
-        self.served = ServedClassifier(opened.model, opened.view)
+        self.served = ServedClassifier(opened.model, opened.view, how)
         self._view, self._reference = opened.view, opened.predictor()
+        self.served.description = {"classes": list(self.class_names), **self.description(), **self.settings()}
 
-    def description(self) -> dict[str, str]:
+    def description(self) -> dict[str, Any]:
         """What pictures it takes."""
         return {"input": "uint8 RGB pictures of any size, upright"}
 
@@ -101,19 +148,26 @@ class Classification(Subject):
 
     def needed(self, name: str) -> float:
         """The fraction of the probability."""
-        return FORMATS[name].overlap
+        return FORMATS[name].overlap or 1.0
 
-    def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float, Callable[[], Any]]:
+    def refused(self, formats: Sequence[str]) -> str | None:
+        """Some formats are of segmentation models alone."""
+        others = [name for name in formats if FORMATS[name].overlap is None]
+        return f"{', '.join(others)}: of segmentation models alone; leave them out of --formats" if others else None
+
+    def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
         """The worse of the two pictures."""
+        if exported.fixed is not None:
+            picture = picture[: exported.fixed[0], : exported.fixed[1]]
         pictures = [picture, np.ascontiguousarray(picture[:, ::-1])]
         ours, theirs = self._reference.probabilities_of(pictures), exported.probabilities_of(pictures)
         overlap = np.minimum(ours, theirs).sum(axis=-1).min()
         return float(overlap), float(np.abs(ours - theirs).max()), lambda: exported.probabilities_of([picture])
 
 
-def subject_of(opened: OpenedSegmenter | OpenedClassifier) -> Subject:
-    """The Subject that an opened model is."""
-    return Classification(opened) if isinstance(opened, OpenedClassifier) else Segmentation(opened)
+def subject_of(opened: OpenedSegmenter | OpenedClassifier, how: Exporting = Exporting()) -> Subject:
+    """The Subject that an opened model is, to be exported as `how` says."""
+    return Classification(opened, how) if isinstance(opened, OpenedClassifier) else Segmentation(opened, how)
 
 
 def _said(fed: Preprocessing) -> str:

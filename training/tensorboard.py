@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from files.writing import beside, writing
+from engine.pictures import png
+from files.records import RecordError, read_text
+from files.writing import beside, make_folder, write_whole, writing
 
 NORMS = "gradient_norm/"  # how their tags begin
 MAPS = 64  # of feature maps in one picture
@@ -79,29 +81,33 @@ class Board:
         from tensorboard.plugins import projector
 
         # The projector reads no file from outside the folder of its configuration, and takes paths relative to that.
-        beside = Path("embeddings") / f"{name.replace('/', '_')}-{step}"
-        files = self._folder / beside
-        files.mkdir(parents=True, exist_ok=True)
-        np.savetxt(files / "features.tsv", features, fmt="%.9g", delimiter="\t")
+        place = Path("embeddings") / f"{name.replace('/', '_')}-{step}"
+        files = make_folder(self._folder / place)
+        with beside(files / "features.tsv") as partial:
+            np.savetxt(partial, features, fmt="%.9g", delimiter="\t")
         lines = [" ".join(str(label).split()) for label in labels]  # one column of one line each, without a header
-        (files / "labels.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_whole(files / "labels.tsv", "".join(f"{line}\n" for line in lines))
 
         configuration = self._folder / "projector_config.pbtxt"
         config = projector.ProjectorConfig()
         if configuration.exists():
-            text_format.Parse(configuration.read_text(encoding="utf-8"), config)
+            try:
+                text_format.Parse(read_text(configuration), config)
+            except text_format.ParseError as error:
+                raise RecordError(f"{configuration}: cannot be read ({error}). Delete it; it is made anew") from error
         others = [one for one in config.embeddings if one.tensor_name != f"{name}/{step}"]
         del config.embeddings[:]
         config.embeddings.extend(others)
         shown = config.embeddings.add(tensor_name=f"{name}/{step}", tensor_shape=features.shape)
-        shown.tensor_path = (beside / "features.tsv").as_posix()
-        shown.metadata_path = (beside / "labels.tsv").as_posix()
+        shown.tensor_path = (place / "features.tsv").as_posix()
+        shown.metadata_path = (place / "labels.tsv").as_posix()
         if pictures is not None:
-            _write_sprite(files / "pictures.png", pictures)
-            shown.sprite.image_path = (beside / "pictures.png").as_posix()
+            write_whole(files / "pictures.png", _sprite(pictures))
+            shown.sprite.image_path = (place / "pictures.png").as_posix()
             shown.sprite.single_image_dim.extend((pictures.shape[2], pictures.shape[1]))  # width, height
-        projector.visualize_embeddings(str(self._folder), config)
-        self._writer.flush()  # a folder is a run only where there are events
+        write_whole(configuration, text_format.MessageToString(config))
+        with writing(self._folder):
+            self._writer.flush()  # a folder is a run only where there are events
 
 
 def cut_events(folder: str | Path, step: int, only: Collection[str] | None = None) -> None:
@@ -163,11 +169,9 @@ def _as_gray(values: np.ndarray) -> np.ndarray:
     return np.round((values - least) * (255 / (most - least) if most > least else 0)).astype(np.uint8)
 
 
-def _write_sprite(path: Path, pictures: np.ndarray) -> None:
-    """All pictures in one, as the projector cuts it up again."""
-    from PIL import Image
-
+def _sprite(pictures: np.ndarray) -> bytes:
+    """All pictures in one PNG, as the projector cuts it up again."""
     sprite = tiled(pictures)
     if max(sprite.shape) > SPRITE:
         raise ValueError(f"the pictures make one of {sprite.shape[:2]}, over {SPRITE} a side: resize them first")
-    Image.fromarray(sprite).save(path)
+    return png(sprite)

@@ -235,15 +235,15 @@ def coco(
                 if not area:
                     left_out.add(_AREAS, f"{names[label]} in {picture.file_name}")
                 mask[_coco_pixels(annotation, mask.shape, where)] = label
-            yield Annotated(name, _image(images, picture.file_name), mask)
+            yield Annotated(name, _image(images, picture.file_name, file), mask)
 
     return names, samples()
 
 
-def _image(images: Path, file_name: str) -> Path:
+def _image(images: Path, file_name: str, annotations: Path) -> Path:
     path = images / file_name
     if not path.is_file():
-        raise DataError(f"{path}: is missing, and the annotations have it. --images names the folder of the pictures.")
+        raise DataError(f"{path}: is missing, and {annotations} has it. --images names the folder of the pictures.")
     return path
 
 
@@ -313,7 +313,7 @@ def cvat(
                 for shape in sorted(shapes, key=lambda shape: int(shape.get("z_order", 0))):
                     if not _draw_cvat(mask, shape, _label(shape.get("label", ""), names)):
                         left_out.add(_AREAS, f"{shape.get('label')} in {file_name}")
-            yield Annotated(name, _image(images, file_name), mask)
+            yield Annotated(name, _image(images, file_name, file), mask)
 
     return names, samples()
 

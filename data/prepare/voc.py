@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data.images import DataError
+from data.content import DataError, read_text
 from data.voc import mask_png
 from files.writing import check_room, write_whole
 
@@ -89,7 +89,7 @@ class Folder:
     def names(self, image_set: str) -> list[str]:
         """The names of an image set; none where it is not there."""
         path = self.lists / f"{image_set}.txt"
-        return path.read_text().split() if path.is_file() else []
+        return read_text(path).split() if path.is_file() else []
 
     def has_voc(self) -> bool:
         """Whether VOC lies there: its lists, which are unpacked last, and all that they name."""

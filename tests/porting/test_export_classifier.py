@@ -13,6 +13,7 @@ from PIL import Image
 import command_line
 import eval_cls
 import export_cls
+import export_seg
 import predict_cls
 from data.image_folder import ImageFolder
 from data.images import read_image
@@ -21,11 +22,12 @@ from errors import UserError
 from inference.runtimes import ExportError, open_export
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
-from porting.formats import FORMATS, write_frozen
+from porting.formats import FORMATS
+from porting.saved_model import write_frozen
 from tests.short_mobilenet import shortened
 from tests.small_classifier import CLASSES, level, save_run, small_classifier
 
-RUNTIMES = [name for name in FORMATS if name != "slim"]
+RUNTIMES = [name for name in export_seg.USUAL if name != "slim"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,7 +143,7 @@ def test_the_description_says_what_goes_in_and_what_comes_out(exported, model):
     described = json.loads((exported / "export.json").read_text())
     assert described["classes"] == list(CLASSES)
     assert described["input"] == "uint8 RGB pictures of any size, upright"
-    assert list(described["formats"]) == list(FORMATS)
+    assert tuple(described["formats"]) == export_seg.USUAL
     for entry in described["formats"].values():
         assert (entry["image_size"], entry["central_fraction"], entry["resize"]) == (32, 0.875, "square")
         assert "87.5 % of the shorter side" in entry["done inside"] and "RGB" in entry["done inside"]

@@ -1,0 +1,48 @@
+"""From small logits to the labels of a picture, in NumPy: for exports that give no more; without Keras."""
+
+import math
+
+import numpy as np
+
+Size = tuple[int, int]  # height, width in pixels
+
+
+def padded_size(height: int, width: int, crop_size: int | None = 513, stride: int = 16) -> Size:
+    """What an image of this size is padded to → (height, width), pixels.
+
+    Each side to `crop_size`, or where it is longer to the next `aligned_size`. Where `crop_size` is None, not at all.
+    """
+
+    def padded(side: int) -> int:
+        if crop_size is None:
+            return side
+        return crop_size if side <= crop_size else aligned_size(side, stride)
+
+    return padded(height), padded(width)
+
+
+def aligned_size(side: int, stride: int) -> int:
+    """The next multiple of the stride plus one, at which features and pixels have their corners aligned."""
+    return math.ceil((side - 1) / stride) * stride + 1
+
+
+def upsampled(small: np.ndarray, padded: Size, size: Size, upsampling: str) -> np.ndarray:
+    """Logits (h, w, classes) of a padded picture → float32 (classes, *size), those of the picture's own pixels.
+
+    Args:
+        upsampling: one of `models.layers.UPSAMPLINGS`.
+    """
+    rows, columns = (_weights(*lengths, upsampling) for lengths in zip(small.shape[:2], padded, size, strict=True))
+    planes = np.ascontiguousarray(small.transpose(2, 0, 1))  # BLAS takes no other
+    return rows @ (planes @ columns.T)
+
+
+def _weights(small: int, padded: int, kept: int, upsampling: str) -> np.ndarray:
+    """float32 (kept, small): the first rows of `models.layers.interpolation`."""
+    position = np.arange(kept, dtype=np.float32)[:, None]
+    if upsampling == "align-corners":
+        position = position * np.float32((small - 1) / max(padded - 1, 1))
+    else:
+        centre = np.float32(0.5 if upsampling == "half-pixel" else 0.0)
+        position = np.clip((position + centre) * np.float32(small / padded) - centre, 0, small - 1)
+    return np.maximum(1 - np.abs(position - np.arange(small, dtype=np.float32)), 0)

@@ -1,0 +1,185 @@
+"""What is exported: a model as functions of pictures, with its weights as constants of their graphs.
+
+Batch norm is folded into the convolutions before it (`models.folding`). For TensorFlow that pays, since its own
+optimizer does not do it after a depthwise convolution: DeepLab v3 on MobileNet v2, padded to 513x513, 2 cores, best of
+25 interleaved passes, 83 ms instead of 106. tf2onnx and the TFLite converter fold by themselves; what they make is as
+fast without.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from data.views import View
+from engine.options import Exporting
+from inference.upsampling import padded_size
+from models.deeplab_v3 import DeepLabV3
+from models.folding import folded_constants, folded_values
+from models.layers import Network, interpolation
+from porting.views import seen
+
+
+class Served(ABC):
+    """A model to be exported, as functions of pictures.
+
+    Attributes:
+        model: with its weights, all float32.
+        any_size: tf.function, uint8 images (N, H, W, 3) → {"labels", "probabilities"}.
+        lite: tf.function that a TFLite file holds: one picture. None where there can be none.
+        opset: of ONNX.
+        description: what a file says of itself, as JSON can hold it.
+    """
+
+    model: Network
+    any_size: Any
+    lite: Any
+
+    def __init__(self, model: Network, how: Exporting = Exporting()) -> None:
+        self.model, self.opset = model, how.opset
+        self.description: dict[str, Any] = {}
+        self._values = folded_values(model)
+        images = tf.TensorSpec((how.batch, *(how.size or (None, None)), 3), tf.uint8, name="images")
+        self.any_size = self._function(self._any_size, images)
+
+    @abstractmethod
+    def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """uint8 images (N, H, W, 3) → {"labels", "probabilities"}."""
+
+    @staticmethod
+    def _function(computed: Any, *takes: tf.TensorSpec) -> Any:
+        return tf.function(computed, input_signature=takes, autograph=False)
+
+    def _constants(self) -> Any:
+        return folded_constants(self.model, self._values)
+
+    def _preprocessed(self, images: tf.Tensor) -> tf.Tensor:
+        """The mean pixel, which padding is made of, becomes 0."""
+        return self.model.preprocessing(tf.cast(images, tf.float32))
+
+
+class ServedSegmenter(Served):
+    """A DeepLabV3: labels uint8 (N, H, W), probabilities float32 (N, H, W, classes), and small logits float32
+    (N, h, w, classes) of the padded picture, whichever `how.outputs` names.
+
+    Args:
+        crop_size: as of `inference.predictor.ModelPredictor`, which the functions equal.
+        how: outputs, size and batch.
+        calibration: uint8 pictures (H, W, 3) that the ranges of 8 bits are measured on; none, no 8 bits.
+
+    Attributes:
+        lite: for runtimes that want fixed shapes: uint8 image (1, H, W, 3), of `how.size`, else the crop size. There is
+            none without either. So are `exact`, which also takes int32 size (2,): only so many rows and columns of the
+            image are picture, whatever the others hold counts as padding; and `small`, float32 image → logits.
+    """
+
+    def __init__(
+        self,
+        model: DeepLabV3,
+        crop_size: int | None,
+        how: Exporting = Exporting(),
+        calibration: Sequence[np.ndarray] = (),
+    ) -> None:
+        super().__init__(model, how)
+        self.crop_size, self.outputs, self.calibration = crop_size, how.outputs, calibration
+        self.fixed = how.size or (None if crop_size is None else (crop_size, crop_size))
+        self.lite = self.exact = self.small = None
+        if self.fixed is not None:
+            image = tf.TensorSpec((1, *self.fixed, 3), tf.uint8, name="image")
+            pixels = tf.TensorSpec((1, *self.fixed, 3), tf.float32, name="image")
+            self.lite = self._function(self._any_size, image)
+            self.exact = self._function(self._exact, image, tf.TensorSpec((2,), tf.int32, name="size"))
+            self.small = self._function(lambda image: {"logits": self._small_logits(self._preprocessed(image))}, pixels)
+
+    def fed(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 RGB (H, W, 3) → uint8 (1, *fixed, 3): as much of it as fits, padded with the mean pixel, rounded."""
+        assert self.fixed is not None  # else there is no function that takes it
+        height, width = self.fixed
+        image = np.empty((1, height, width, 3), np.uint8)
+        image[:] = np.round(self.model.preprocessing.mean)
+        picture = picture[:height, :width]
+        image[0, : picture.shape[0], : picture.shape[1]] = picture
+        return image
+
+    def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._answers(self._preprocessed(images))
+
+    def _exact(self, image: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows, columns = (tf.cast(tf.range(side) < size[axis], tf.float32) for axis, side in enumerate(image.shape[1:3]))
+        return self._answers(self._preprocessed(image) * rows[:, None, None] * columns[:, None])
+
+    def _answers(self, fed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Preprocessed images → what an export gives; the names are those of a frozen graph's tensors."""
+        sides = [known or tf.shape(fed)[axis] for axis, known in ((1, fed.shape[1]), (2, fed.shape[2]))]
+        padded = [self._padded(side) for side in sides]
+        small = self._small_logits(fed, [new - side for new, side in zip(padded, sides, strict=True)])
+        found = {}
+        if "logits" in self.outputs:
+            found["logits"] = tf.identity(small, name="logits")
+        if {"labels", "probabilities"} & set(self.outputs):
+            logits = self._enlarged(small, padded, sides)
+            logits = tf.ensure_shape(logits, (*fed.shape[:3], self.model.num_classes))
+            if "labels" in self.outputs:
+                found["labels"] = tf.cast(tf.argmax(logits, -1), tf.uint8, name="labels")
+            if "probabilities" in self.outputs:
+                found["probabilities"] = tf.nn.softmax(logits, name="probabilities")
+        return {name: found[name] for name in self.outputs}
+
+    def _enlarged(self, small: tf.Tensor, padded: Sequence[Any], sides: Sequence[Any]) -> tf.Tensor:
+        """`models.layers.resize_bilinear` to the padded picture's size, but only of the picture's own pixels."""
+        n, h, w, c = tf.unstack(tf.shape(small))
+        rows, columns = (
+            interpolation(short, long, self.model.upsampling)[:side]
+            for short, long, side in zip((h, w), padded, sides, strict=True)
+        )
+        across = tf.reshape(rows @ tf.reshape(small, (n, h, w * c)), (n, sides[0], w, c))
+        return columns @ across
+
+    def _padded(self, side: Any) -> Any:
+        """`inference.upsampling.padded_size` of one side, also of one that is not known before the graph runs."""
+        if isinstance(side, int) or self.crop_size is None:
+            return side if self.crop_size is None else padded_size(side, side, self.crop_size, self._stride)[0]
+        return tf.where(
+            side <= self.crop_size, self.crop_size, (side + self._stride - 2) // self._stride * self._stride + 1
+        )
+
+    @property
+    def _stride(self) -> int:
+        return self.model.output_stride
+
+    def _small_logits(self, fed: tf.Tensor, more: Sequence[Any] | None = None) -> tf.Tensor:
+        """Small logits of preprocessed images, padded with so many rows and columns."""
+        if more is None:
+            more = [self._padded(side) - side for side in fed.shape[1:3]]
+        if not (isinstance(more[0], int) and isinstance(more[1], int)) or any(more):
+            fed = tf.pad(fed, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)))
+        with self._constants():
+            return self.model.small_logits(fed)
+
+
+class ServedClassifier(Served):
+    """A classifier: labels int32 (N,), probabilities float32 (N, classes).
+
+    Args:
+        view: what it is shown of a picture, which is inside (`porting.views`).
+
+    Attributes:
+        lite: the same of one picture of any size, uint8 images (1, H, W, 3).
+    """
+
+    def __init__(self, model: Network, view: View, how: Exporting = Exporting()) -> None:
+        super().__init__(model, how)
+        self.view = view
+        self.lite = self._function(
+            self._any_size, tf.TensorSpec((1, *(how.size or (None, None)), 3), tf.uint8, name="images")
+        )
+
+    def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        with self._constants():
+            logits = self.model(self._preprocessed(seen(self.view, images)), training=False)
+        return {
+            "labels": tf.cast(tf.argmax(logits, -1), tf.int32, name="labels"),
+            "probabilities": tf.nn.softmax(logits, name="probabilities"),
+        }
