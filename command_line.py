@@ -26,12 +26,12 @@ def run(main: Callable[[], int | None]) -> None:
     quiet_tensorflow()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text of this system's encoding
-    stopping.listen()
-    try:
-        code = main()
-        sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
-        code = _ended_by(error)
+    with stopping.listening():
+        try:
+            code = main()
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            code = _ended_by(error)
     if code and _is_one_of_several():
         sys.stderr.flush()
         os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one

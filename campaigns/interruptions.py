@@ -13,6 +13,7 @@ import functools
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import sys
@@ -33,7 +34,8 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LONGEST_CHAIN = 4
 CLOCKED = {"images_per_second", "seconds"}
 SECONDS = 240
-AUTOGRAPH = "__autograph_generated_file"  # TensorFlow's, which removes them at the end of a process that has one
+# TensorFlow's, removed at the end of a process that has one; and the file by which Python tries that folder out.
+THEIRS = re.compile(r"__autograph_generated_file|\w{8}$")
 KILLED = {name: command for name, command in COMMANDS.items() if name not in ("inspect_ckpt", "report_run")}
 
 
@@ -154,7 +156,7 @@ class Attack:
             return Outcome.OTHER, f"log: {log_of(out)}\nnot {self.log}"
         if events_of(out) != self.events:
             return Outcome.OTHER, f"events: {events_of(out)}\nnot {self.events}"
-        temporary = [name for name in os.listdir(f"{out}-tmp") if not name.startswith(AUTOGRAPH)]
+        temporary = [name for name in os.listdir(f"{out}-tmp") if not THEIRS.match(name)]
         if left := leftovers(out) + temporary:
             return Outcome.OTHER, f"left: {left}"
         return Outcome.ACCEPTED, ""

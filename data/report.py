@@ -6,15 +6,17 @@ Read again only where a file's size or time of change is another than the last t
 import contextlib
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import cv2
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -28,12 +30,14 @@ from data.images import (
     read_indices_and_palette,
 )
 from data.voc import VOCSegmentation, strange_values
-from files.records import RecordError, read_json, sealed
+from files.records import Count, RecordError, read_json, sealed
 from files.writing import WriteError, write_whole
 
-_VERSION = 2  # of what is remembered
+_VERSION: Literal[2] = 2  # of what is remembered
 _LOOKED_AT = 50  # pictures of more than 8 bits, for the range of their values
 _EXACT = 2**24  # the largest count that OpenCV's histogram, of float32, tells from the next
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes of a name that are not UTF-8
+Value = Annotated[int, msgspec.Meta(ge=0, le=255)]  # of a mask's pixel
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,19 @@ class Facts:
         wrong: why image or mask cannot be used; empty for nothing.
     """
 
-    image_size: tuple[int, int] = (0, 0)
+    image_size: tuple[Count, Count] = (0, 0)
     orientation: int = 1
     deep: bool = False
-    mask_size: tuple[int, int] | None = None
-    counts: dict[int, int] = field(default_factory=dict)
-    colours: dict[int, str] = field(default_factory=dict)
+    mask_size: tuple[Count, Count] | None = None
+    counts: dict[Value, Count] = field(default_factory=dict)
+    colours: dict[Value, str] = field(default_factory=dict)
     wrong: str = ""
 
 
 class Remembered(TypedDict):
-    """The file that keeps what was found."""
+    """What a scan keeps: {files with their sizes and times of change: what was found}."""
 
-    version: int
+    version: Literal[2]
     images: dict[str, Facts]
 
 
@@ -128,17 +132,15 @@ def _key(pair: Pair) -> str:
 
 
 def _read_remembered(file: Path | None) -> dict[str, Facts]:
-    if file is None:
-        return {}
     try:
-        kept = read_json(file, Remembered, "")
-    except RecordError:  # none yet, or a damaged one: all is read
+        return read_json(file, Remembered, "All is read again")["images"] if file else {}
+    except RecordError:  # none yet, a damaged one, or one of another version
         return {}
-    return kept["images"] if kept["version"] == _VERSION else {}
 
 
 def _remember(file: Path, facts: dict[str, Facts]) -> None:
-    kept = {"version": _VERSION, "images": {key: asdict(found) for key, found in facts.items()}}
+    told = {key: asdict(found) for key, found in facts.items() if not _NO_TEXT.search(key + found.wrong)}
+    kept = {"version": _VERSION, "images": told}
     with contextlib.suppress(WriteError):  # the next time, all is read again
         write_whole(file, sealed(kept))
 

@@ -7,6 +7,7 @@ SLIM_DEEPLAB_MIRROR    an address under which all of them lie by their file name
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from files.records import RecordError, read_text
 from files.writing import check_room
 
 CACHE, MIRROR = "SLIM_DEEPLAB_CACHE", "SLIM_DEEPLAB_MIRROR"
 PATIENCE = (1, 2, 4)  # seconds before each new try of a connection that brings nothing at all
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 14  # bytes, small: what is not yet whole is lost with the connection
+VERSION_LIMIT = 1 << 16  # bytes of a header
+_HEADER = re.compile("[!-~]([ -~]*[!-~])?")
 
 
 class DownloadError(UserError):
@@ -76,6 +80,8 @@ def _download(url: str, target: Path, checksum: str | None) -> Path:
     pooch.get_logger().setLevel("ERROR")
     try:
         pooch.retrieve(url, checksum, target.name, work, downloader=_resuming(work / "partial"))
+        os.replace(work / target.name, target)
+        shutil.rmtree(work)
     except UserError:  # no room
         raise
     except requests.RequestException as error:
@@ -87,8 +93,6 @@ def _download(url: str, target: Path, checksum: str | None) -> Path:
         raise WrongChecksum(f"{url}: what came does not have the checksum {checksum}; it was deleted") from error
     except OSError as error:
         raise DownloadError(f"{target}: cannot be written ({error.strerror}); ${CACHE} names another place") from error
-    os.replace(work / target.name, target)
-    shutil.rmtree(work)
     return target
 
 
@@ -127,10 +131,11 @@ def _fetch_rest(url: str, partial: Path) -> None:
     from tqdm import tqdm
 
     version = partial.with_name("version")  # what the server calls the version that `partial` is of
-    done = _size(partial) if version.is_file() else 0
+    named_before = _version(version)
+    done = _size(partial) if named_before else 0
     headers = {"Accept-Encoding": "identity"}
     if done:
-        headers |= {"Range": f"bytes={done}-", "If-Range": version.read_bytes().decode("latin-1")}
+        headers |= {"Range": f"bytes={done}-", "If-Range": named_before}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             if answer.headers.get("Content-Range") != f"bytes */{done}":  # else the last byte had come already
@@ -140,6 +145,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
         answer.raise_for_status()
         if answer.status_code != requests.codes.partial_content:
             done = 0
+            partial.unlink(missing_ok=True)  # before its version is replaced: this may be killed in between
             if named := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
                 version.write_text(named)
             else:
@@ -156,6 +162,15 @@ def _fetch_rest(url: str, partial: Path) -> None:
                 bar.update(len(chunk))
     if total is not None and _size(partial) != total:
         raise requests.ConnectionError(f"broke off after {_size(partial):,} of {total:,} bytes")
+
+
+def _version(path: Path) -> str:
+    """What a server called a version of a file; empty where that is not known, or nothing that a header could hold."""
+    try:
+        named = read_text(path, VERSION_LIMIT)
+    except RecordError:
+        return ""
+    return named if _HEADER.fullmatch(named) else ""
 
 
 def _size(path: Path) -> int:

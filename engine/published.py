@@ -9,11 +9,13 @@ from typing import Any
 from engine.download import DownloadError, WrongChecksum, alone, cache_folder, download, has_checksum
 from engine.zoo import Published, published
 from errors import UserError
-from files.records import read_text
-from files.writing import folder_in, write_whole
+from files.records import RecordError, read_text
+from files.writing import folder_in, write_whole, writing
 from models.archive import ArchiveError, unpack
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+SUMS_LIMIT = 1 << 20  # bytes
+_SUM = re.compile(r"[0-9a-f]{64}  \S.*")
 _OF_A_CHECKPOINT = re.compile(r"(\.ckpt|\.(index|meta|data-\d{5}-of-\d{5}))$")
 
 
@@ -84,7 +86,8 @@ def fetched(known: Published) -> Path:
         archive = _archive(known, remembered.get(known.file), sums)
         _unpack(archive, folder, known.inside)
         _write_sums(sums, [archive, *sorted(folder.iterdir())])
-        archive.unlink()
+        with writing(archive):
+            archive.unlink()
     print(f"{known.name}: {known.about}, in {folder}", flush=True)
     return folder
 
@@ -112,8 +115,14 @@ def _is(path: Path, sha256: str) -> bool:
 
 
 def _read_sums(path: Path) -> dict[str, str]:
-    """{file name: SHA-256} of a file of `sha256sum`; empty where there is none."""
-    lines = read_text(path, error=DownloadError).splitlines() if path.is_file() else []
+    """{file name: SHA-256} of a file of `sha256sum`; empty where there is none. DownloadError for a damaged one."""
+    try:
+        lines = read_text(path, SUMS_LIMIT).splitlines() if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            if not _SUM.fullmatch(line):
+                raise RecordError(f"{path}: line {number}: {line[:40]!r} is no checksum")
+    except RecordError as error:
+        raise DownloadError(f"{error}. Delete it to download again") from error
     return {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
 
 

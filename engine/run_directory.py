@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.run_data import RunData, sha256
 from engine.run_records import RunConfig, RunError, read_config, read_coverage, read_log
-from files.records import sealed
+from files.records import read_bytes, sealed
 from files.writing import check_room, clear_leftovers, write_whole, writing
 from models.checkpoint import CheckpointError, find_prefix, open_checkpoint
 from models.weight_init import LOADED, Report, model_guided_init, save_checkpoint
@@ -151,13 +151,14 @@ class RunDirectory:
             return changed
         path = self.path / "data.csv"
         try:
-            text = path.read_text("utf-8", "surrogateescape")
+            text = read_bytes(path).decode("utf-8", "surrogateescape")
             if sha256(text) != told["sha256"]:
                 raise ValueError("it is not what config.json names")
             return changed + data.changes(RunData.read(text))
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        except (ValueError, csv.Error) as error:
+            said = str(error).removeprefix(f"{path}: ")
             raise RunError(
-                f"{path}: does not say what the run's data were ({error}); --data-changed goes on with what they are"
+                f"{path}: does not say what the run's data were ({said}); --data-changed goes on with what they are"
             ) from error
 
     def keeps_data(self) -> bool:

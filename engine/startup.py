@@ -12,6 +12,8 @@ from typing import Any
 
 # Keras imports these wherever they are installed, for galleries of pictures and for wrappers that nobody here uses.
 _UNNEEDED = ("matplotlib", "sklearn")
+# Nor this one, which TensorFlow imports too, where it is what Keras computes with.
+_UNNEEDED_BESIDE_TENSORFLOW = "jax"
 # What TensorFlow says of itself on every start, whatever the level of its log: notes of level I, and these.
 _NOTES = re.compile(
     rb"I\d{4} \d\d:\d\d:|[\d-]+ [\d:.]+: I (tensorflow|external)/"
@@ -24,25 +26,46 @@ _NOTES = re.compile(
 
 
 def import_keras() -> ModuleType:
-    """→ Keras, imported in half the time: as if matplotlib and scikit-learn were not installed, and without the
-    garbage collector, which would look for garbage among a million objects that stay, and again when the program ends.
+    """→ Keras, imported in half the time: as if matplotlib, scikit-learn and, beside TensorFlow, JAX were not there,
+    and without the garbage collector, which would look for garbage among a million objects that stay, and again when
+    the program ends.
 
-    The two packages can be imported afterwards as ever. TensorFlow comes without its notes (`quiet_tensorflow`).
+    These can be imported afterwards as ever. TensorFlow comes without its notes (`quiet_tensorflow`).
     """
     quiet_tensorflow()
-    hidden = [name for name in _UNNEEDED if name not in sys.modules and "keras" not in sys.modules]
-    absent: Any = dict.fromkeys(hidden)  # None in sys.modules makes an import fail
-    sys.modules.update(absent)
     gc.disable()
     try:
-        import keras
+        with _unneeded_refused():
+            import keras
 
         return keras
     finally:
         gc.freeze()
         gc.enable()
-        for name in hidden:
-            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _unneeded_refused() -> Iterator[None]:
+    """Within it, modules that are not needed, and have not been imported, are none that can be."""
+    finder = _RefusingFinder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _RefusingFinder:
+    """Finds no module that is not needed; JAX is not once TensorFlow's import has begun, with which Keras begins."""
+
+    def __init__(self) -> None:
+        self.may_need_jax = "tensorflow" in sys.modules  # for reasons that are none of Keras'
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        beside_tensorflow = "tensorflow" in sys.modules and not self.may_need_jax
+        if name in _UNNEEDED or (name == _UNNEEDED_BESIDE_TENSORFLOW and beside_tensorflow):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None  # the next finder is asked
 
 
 def quiet_tensorflow() -> None:

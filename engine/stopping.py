@@ -37,11 +37,24 @@ def check() -> None:
         raise Stopped("")
 
 
-def listen() -> None:
-    """Lets the signals be answered as this module says, until the process ends."""
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Within it the signals are answered as this module says; nothing is changed outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
+    sys.unraisablehook = _again
     for number in SIGNALS:
         signal.signal(number, _answer)
-    sys.unraisablehook = _again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if before[signal.SIGINT] is not _answer:
+            _Signals.received = None  # the process may go on, as a notebook's does
 
 
 def _again(lost: "sys.UnraisableHookArgs") -> None:
@@ -58,22 +71,14 @@ def _again(lost: "sys.UnraisableHookArgs") -> None:
 def between_steps(wanted: bool = True) -> Iterator[None]:
     """Within it a signal is only remembered: what is within asks for it, by `received` or `check`, when it suits.
 
-    wanted: False changes nothing; nor is anything changed outside the main thread, which is the one that signals reach.
+    wanted: False changes nothing.
     """
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    if _Signals.received is not None and before[signal.SIGINT] is not _answer:
-        _Signals.received = None  # of an earlier call, in a process that went on
-    _Signals.remembers_only = True
-    listen()
-    try:
-        yield
-    finally:
-        _Signals.remembers_only = False
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with listening() if wanted else contextlib.nullcontext():
+        _Signals.remembers_only = wanted
+        try:
+            yield
+        finally:
+            _Signals.remembers_only = False
 
 
 def _answer(number: int, _: Any) -> None:

@@ -14,6 +14,7 @@ from keras import ops
 
 from data.views import View
 from engine.device import use_xla
+from inference.cells import labels_from
 from inference.upsampling import Size, aligned_size, padded_size
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
@@ -138,6 +139,16 @@ class Segmenter(Compiled):
             return ops.argmax(mean_probabilities(self.model, images, self.scales, self.flip), axis=-1)
 
 
+class SmallLogits(Segmenter):
+    """The same, with float32 logits (N, h, w, classes) out, of which `inference.cells.labels_from` makes labels; of
+    one scale alone."""
+
+    def call(self, images: Tensor) -> Tensor:
+        """Images (N, H, W, 3), preprocessed and padded → float32 (N, h, w, classes)."""
+        with self.weights_used():
+            return ops.cast(self.model.small_logits(images), "float32")
+
+
 class ProbabilityMapper(Segmenter):
     """The same, with float32 probabilities (N, H, W, classes) out."""
 
@@ -195,7 +206,9 @@ class ModelPredictor:
         self.window = None if window is None else padded_size(max(window, stride), 1, 1, stride)[0]
         self.scales, self.flip = tuple(scales), flip
         constants = folded_values(model) if frozen else None
-        self._labels = Segmenter(model, scales, flip, eager, constants)
+        averaged = Segmenter(model, scales, flip, eager, constants)
+        self._averaged = averaged if averaged.averages else None
+        self._small_logits = SmallLogits(model, eager=eager, constants=constants)
         self._probabilities = ProbabilityMapper(model, scales, flip, eager, constants)
         self._unfrozen = ModelPredictor(model, class_names, crop_size, scales, flip) if frozen else self
         # With the variables: constants take gigabytes more, and windows are for who has none to spare.
@@ -217,12 +230,15 @@ class ModelPredictor:
     def labels_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The labels of several images that are padded to one size, predicted as one batch."""
         if self._slides(images[0]):  # all are padded to one size
-            return [
-                np.concatenate([strip.argmax(-1).astype(np.uint8) for strip in self._slide(image)]) for image in images
-            ]
+            return [self._labels_by_windows(image) for image in images]
         if self._is_large(images[0]):
             return self._unfrozen.labels_of(images)
-        return [labels.astype(np.uint8) for labels in self._whole(images, self._labels)]
+        if self._averaged is not None:
+            return [labels.astype(np.uint8) for labels in self._whole(images, self._averaged)]
+        return [
+            self._labels_from(small, image)
+            for small, image in zip(self._run(images, self._small_logits), images, strict=True)
+        ]
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → float32 (H, W, classes)."""
@@ -238,11 +254,26 @@ class ModelPredictor:
     def _is_large(self, image: np.ndarray) -> bool:
         return self._unfrozen is not self and math.prod(self.padded_size(*image.shape[:2])) > LARGE
 
-    def _whole(self, images: Sequence[np.ndarray], network: Compiled) -> list[np.ndarray]:
+    def _run(self, images: Sequence[np.ndarray], network: Compiled) -> np.ndarray:
+        """What the network makes of images that are padded to one size, as one batch."""
         size = self.padded_size(*images[0].shape[:2])
-        fed = np.stack([fed_to(self.model, image, size) for image in images])
-        found = np.asarray(network.predict_on_batch(fed))
-        return [part[: image.shape[0], : image.shape[1]] for part, image in zip(found, images, strict=True)]
+        return np.asarray(network.predict_on_batch(np.stack([fed_to(self.model, image, size) for image in images])))
+
+    def _whole(self, images: Sequence[np.ndarray], network: Compiled) -> list[np.ndarray]:
+        """The same, of which every pixel is one of the padded image, without what was padded."""
+        found = zip(self._run(images, network), images, strict=True)
+        return [part[: image.shape[0], : image.shape[1]] for part, image in found]
+
+    def _labels_from(self, small: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """Small logits (h, w, classes) of the padded image → uint8 labels (H, W) of the image."""
+        height, width = image.shape[:2]
+        return labels_from(small, self.padded_size(height, width), (height, width), self.model.upsampling)
+
+    def _labels_by_windows(self, image: np.ndarray) -> np.ndarray:
+        if self._averaged is not None:
+            return np.concatenate([strip.argmax(-1).astype(np.uint8) for strip in self._slide(image)])
+        fed = fed_to(self.model, image, self.padded_size(*image.shape[:2]))
+        return self._labels_from(self._logits_by_windows(fed, 1.0, False), image)
 
     def _slide(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the probabilities (rows, W, classes) of one strip of the image after the other."""

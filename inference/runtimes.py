@@ -19,8 +19,9 @@ from data.imagenet import imagenet_names
 from data.voc import names_of, unnamed
 from engine.startup import notes_dropped
 from errors import UserError
+from inference.cells import labels_from
 from inference.export_record import DESCRIPTION, ExportError, check_whole, read_description
-from inference.upsampling import labels_of, padded_size, upsampled
+from inference.upsampling import Size, padded_size, upsampled
 
 SAVED_MODEL = "saved_model"
 INSIDE = "slim_deeplab"  # under which a file says what it is, as JSON: classes, colours, what goes in and comes out
@@ -130,7 +131,7 @@ class Export(ABC):
             return list(self._run("labels", np.stack(images)))
         if "probabilities" in self.outputs:
             return list(self._run("probabilities", np.stack(images)).argmax(-1).astype(np.uint8))
-        return [labels_of(logits) for logits in self._logits(np.stack(images))]
+        return [labels_from(*small) for small in self._small_logits(np.stack(images))]
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → float32 (H, W, classes); ExportError where there are labels alone."""
@@ -138,17 +139,17 @@ class Export(ABC):
             return self._run("probabilities", image[None])[0]
         if "logits" not in self.outputs:
             raise ExportError(f"{self.path}: gives labels alone; export with --outputs labels,probabilities")
-        logits = next(self._logits(image[None])).transpose(1, 2, 0)
+        logits = upsampled(*next(self._small_logits(image[None]))).transpose(1, 2, 0)
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return powers / powers.sum(-1, keepdims=True)
 
-    def _logits(self, images: np.ndarray) -> Iterator[np.ndarray]:
-        """uint8 (N, H, W, 3) → of each float32 (classes, H, W), enlarged from what the file gives."""
+    def _small_logits(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, Size, Size, str]]:
+        """uint8 (N, H, W, 3) → of each what `upsampled` and `labels_from` take: what the file gives, and its sizes."""
         size, inside = (images.shape[1], images.shape[2]), self.inside
         height, width = self.fixed or size
         padded = padded_size(height, width, inside["crop_size"], inside["output_stride"])
         for small in self._run("logits", images):
-            yield upsampled(small, padded, size, inside["upsampling"])
+            yield small, padded, size, inside["upsampling"]
 
     def _fed(self, images: np.ndarray) -> np.ndarray:
         """Images as the file takes them: where it takes one size, padded to it with the mean pixel."""

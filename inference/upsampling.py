@@ -37,15 +37,6 @@ def upsampled(small: np.ndarray, padded: Size, size: Size, upsampling: str) -> n
     return rows @ (planes @ columns.T)
 
 
-def labels_of(logits: np.ndarray) -> np.ndarray:
-    """float32 (classes, H, W) → uint8 (H, W): the class of the largest, plane by plane, which caches like."""
-    best, labels = logits[0].copy(), np.zeros(logits.shape[1:], np.uint8)
-    for label, plane in enumerate(logits[1:], 1):
-        np.copyto(labels, label, where=plane > best)
-        np.maximum(best, plane, out=best)
-    return labels
-
-
 def _weights(small: int, padded: int, kept: int, upsampling: str) -> np.ndarray:
     """float32 (kept, small): the first rows of `models.layers.interpolation`."""
     position = np.arange(kept, dtype=np.float32)[:, None]

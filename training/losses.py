@@ -14,6 +14,7 @@ from files.records import read_text
 from models.layers import sum_over_replicas
 
 Tensor = Any  # of the library that Keras computes with
+WEIGHTS_LIMIT = 1 << 20  # bytes of a file of class weights
 
 
 class CrossEntropy(keras.losses.Loss):
@@ -96,7 +97,7 @@ def class_weights(
     if text == "balanced":
         return balanced_weights(pixel_counts(dataset) if pixels is None else pixels)
     try:
-        content = text if "," in text else read_text(Path(text)) if Path(text).is_file() else text
+        content = text if "," in text or not Path(text).exists() else read_text(Path(text), WEIGHTS_LIMIT)
         weights = [float(part) for part in content.replace(",", " ").split()]
     except (OSError, ValueError) as error:
         raise UserError(

@@ -1,6 +1,5 @@
 """TensorBoard events of a run."""
 
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from engine.pictures import png
-from files.writing import beside, write_whole, writing
+from files.records import RecordError, read_text
+from files.writing import beside, make_folder, write_whole, writing
 
 NORMS = "gradient_norm/"  # how their tags begin
 MAPS = 64  # of feature maps in one picture
@@ -81,30 +81,32 @@ class Board:
         from tensorboard.plugins import projector
 
         # The projector reads no file from outside the folder of its configuration, and takes paths relative to that.
-        beside = Path("embeddings") / f"{name.replace('/', '_')}-{step}"
-        files = self._folder / beside
-        table = io.StringIO()
-        np.savetxt(table, features, fmt="%.9g", delimiter="\t")
-        write_whole(files / "features.tsv", table.getvalue())
+        place = Path("embeddings") / f"{name.replace('/', '_')}-{step}"
+        files = make_folder(self._folder / place)
+        with beside(files / "features.tsv") as partial:
+            np.savetxt(partial, features, fmt="%.9g", delimiter="\t")
         lines = [" ".join(str(label).split()) for label in labels]  # one column of one line each, without a header
         write_whole(files / "labels.tsv", "".join(f"{line}\n" for line in lines))
 
         configuration = self._folder / "projector_config.pbtxt"
         config = projector.ProjectorConfig()
         if configuration.exists():
-            text_format.Parse(configuration.read_text(encoding="utf-8"), config)
+            try:
+                text_format.Parse(read_text(configuration), config)
+            except text_format.ParseError as error:
+                raise RecordError(f"{configuration}: cannot be read ({error}). Delete it; it is made anew") from error
         others = [one for one in config.embeddings if one.tensor_name != f"{name}/{step}"]
         del config.embeddings[:]
         config.embeddings.extend(others)
         shown = config.embeddings.add(tensor_name=f"{name}/{step}", tensor_shape=features.shape)
-        shown.tensor_path = (beside / "features.tsv").as_posix()
-        shown.metadata_path = (beside / "labels.tsv").as_posix()
+        shown.tensor_path = (place / "features.tsv").as_posix()
+        shown.metadata_path = (place / "labels.tsv").as_posix()
         if pictures is not None:
             write_whole(files / "pictures.png", _sprite(pictures))
-            shown.sprite.image_path = (beside / "pictures.png").as_posix()
+            shown.sprite.image_path = (place / "pictures.png").as_posix()
             shown.sprite.single_image_dim.extend((pictures.shape[2], pictures.shape[1]))  # width, height
+        write_whole(configuration, text_format.MessageToString(config))
         with writing(self._folder):
-            projector.visualize_embeddings(str(self._folder), config)
             self._writer.flush()  # a folder is a run only where there are events
 
 

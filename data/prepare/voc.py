@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data.images import DataError
+from data.content import DataError, read_text
 from data.voc import mask_png
 from files.writing import check_room, write_whole
 
@@ -89,7 +89,7 @@ class Folder:
     def names(self, image_set: str) -> list[str]:
         """The names of an image set; none where it is not there."""
         path = self.lists / f"{image_set}.txt"
-        return path.read_text().split() if path.is_file() else []
+        return read_text(path).split() if path.is_file() else []
 
     def has_voc(self) -> bool:
         """Whether VOC lies there: its lists, which are unpacked last, and all that they name."""
@@ -129,7 +129,7 @@ class Folder:
         named: set[str] = set()
         for place, _, read in _files_of(archive, SBD.root):
             if place.name in ("train.txt", "val.txt"):
-                named |= set(read().decode().split())
+                named |= set(read().decode(errors="replace").split())
             elif place.suffix == ".mat" and place.parent.name == "cls":
                 if place.stem not in masks | done:
                     write_whole(self.aug / f"{place.stem}.png", mask_png(_mask_of(read(), f"{archive}: {place}")))
@@ -172,9 +172,11 @@ def _mask_of(content: bytes, what: str) -> np.ndarray:
 
     try:
         mask = loadmat(io.BytesIO(content))["GTcls"][0]["Segmentation"][0]
-    except (ValueError, TypeError, KeyError, IndexError, OSError, NotImplementedError, zlib.error) as error:
+    except Exception as error:  # whatever SciPy raises on a damaged file
         raise DataError(f"{what}: holds no GTcls.Segmentation ({error})") from error
-    return np.asarray(mask, np.uint8)
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
+        raise DataError(f"{what}: its GTcls.Segmentation holds no class indices of 8 bits")
+    return mask
 
 
 def _files_of(archive: Path, root: PurePosixPath) -> Iterator[tuple[PurePosixPath, int, Callable[[], bytes]]]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data.images import DataError
-from data.report import report_on
+from data.report import _read_remembered, _remember, report_on, scan
 from data.sample import draw_voc
 from data.voc import VOCSegmentation, write_mask
 
@@ -147,6 +147,19 @@ def test_only_what_has_changed_is_read_again(root, tmp_path, monkeypatch):
         file.write_text("{damaged")
     training(root, remember=tmp_path / "kept")
     assert len(read) == 23
+    for file in (tmp_path / "kept").iterdir():  # it still is JSON
+        file.write_text(file.read_text().replace('"orientation": 1', '"orientation": 2'))
+    training(root, remember=tmp_path / "kept")
+    assert len(read) == 34
+
+
+def test_a_name_that_is_no_text_does_not_keep_others_from_being_remembered(root, tmp_path, monkeypatch):
+    dataset = VOCSegmentation(root, "train")
+    facts = scan(dataset, tmp_path / "kept")
+    (file,) = (tmp_path / "kept").iterdir()
+    strange, *others = _read_remembered(file)
+    _remember(file, dict(zip([f"{strange}\udcff", *others], facts, strict=True)))
+    assert list(_read_remembered(file)) == others
 
 
 @needs_field

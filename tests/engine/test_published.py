@@ -127,6 +127,39 @@ def test_pieces_of_two_versions_are_never_joined(serve, archive, tensors, versio
     assert_same(read_all(located("resnet_v2_50")), tensors)
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"two\nlines", b" ", b""])
+def test_a_damaged_note_of_the_version_begins_anew(serve, archive, tensors, tmp_path, damage):
+    server = serve({f"{NAME}.tar.gz": archive}, breaks=[200_000, 0, 0, 0])
+    with pytest.raises(UserError):
+        located("resnet_v2_50")
+    (tmp_path / "cache" / f"{NAME}.tar.gz.download" / "version").write_bytes(damage)
+    before = len(server.asked)
+    assert_same(read_all(located("resnet_v2_50")), tensors)
+    assert [start for _, start in server.asked[before:]] == [0]
+
+
+def test_a_new_version_without_room_is_not_joined_to_the_old(serve, archive, tensors, monkeypatch):
+    server = serve({f"{NAME}.tar.gz": archive[::-1]}, breaks=[200_000, 0, 0, 0])
+    with pytest.raises(UserError):
+        located("resnet_v2_50")
+    server.files[f"{NAME}.tar.gz"] = archive
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads, "check_room", lambda *_: (_ for _ in ()).throw(UserError("no room")))
+        with pytest.raises(UserError, match="no room"):
+            located("resnet_v2_50")
+    assert_same(read_all(located("resnet_v2_50")), tensors)
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"half a su", b"\0" * 80])
+def test_damaged_checksums_are_said(serve, archive, tmp_path, damage):
+    serve({f"{NAME}.tar.gz": archive})
+    located("resnet_v2_50")
+    sums = tmp_path / "cache" / f"{NAME}.sha256"
+    sums.write_bytes(damage)
+    with pytest.raises(UserError, match=rf"{sums}: .*Delete it"):
+        located("resnet_v2_50")
+
+
 def test_what_is_damaged_in_the_cache_is_fetched_again_and_must_be_the_same(serve, archive, tensors, capsys):
     server = serve({f"{NAME}.tar.gz": archive})
     data = located("resnet_v2_50") / "resnet_v2_50.ckpt.data-00000-of-00001"

@@ -1,10 +1,13 @@
 """A run's directory: continued only by its own command, log and checkpoints in step, nothing of others overwritten."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.run_data import RunData
 from engine.run_directory import RunDirectory, RunError, run_of
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
@@ -61,6 +64,22 @@ def test_broken_configuration_is_said(run):
     (run.path / "config.json").write_text('{"arguments": ')
     with pytest.raises(RunError, match=r"config\.json"):
         RunDirectory(run.path, ARGUMENTS)
+
+
+def test_data_are_compared_with_those_of_any_name(run, tmp_path):
+    data = RunData({"train": [("a\nb\udcff.jpg", "3", "")]})
+    run.start({"backbone": "none"}, ["a", "b"], data=data)
+    assert run.compare_data(["a", "b"], data) == []
+
+
+def test_a_list_of_data_that_is_none_is_said_and_not_waited_for(run):
+    data = RunData({"train": [("a.jpg", "3", "")]})
+    run.start({"backbone": "none"}, ["a", "b"], data=data)
+    for make, message in (Path.mkdir, "a folder"), (os.mkfifo, "a folder, a pipe"), (Path.touch, "it is not what"):
+        (run.path / "data.csv").rename(run.path / f"before-{make.__name__}")
+        make(run.path / "data.csv")
+        with pytest.raises(RunError, match=rf"data\.csv: does not say .*\({message}.*--data-changed"):
+            run.compare_data(["a", "b"], data)
 
 
 def test_log_is_cut_at_the_checkpoint_and_torn_lines_are_dropped(run):

@@ -60,7 +60,7 @@ def written(lines):
     return "".join(f"os.write(2, {(line + chr(10)).encode()!r})\n" for line in lines)
 
 
-def test_keras_comes_without_matplotlib_and_tensorflow_without_a_word():
+def test_keras_comes_without_matplotlib_and_tensorflow_without_jax_or_a_word():
     code, stderr = run(
         """
         import gc, sys
@@ -68,8 +68,9 @@ def test_keras_comes_without_matplotlib_and_tensorflow_without_a_word():
         keras = import_keras()
         assert keras.layers.Dense and import_keras() is keras
         assert "matplotlib" not in sys.modules and "sklearn" not in sys.modules
+        assert "tensorflow" in sys.modules and "jax" not in sys.modules
         assert gc.isenabled() and gc.get_freeze_count() > 100_000
-        import matplotlib.figure
+        import jax.numpy, matplotlib.figure
         import inference.opening, inference.predictor
         keras.ops.matmul(keras.ops.ones((2, 2)), keras.ops.ones((2, 2)))
         """

@@ -1,5 +1,7 @@
 """The loss: Keras' numbers by default, PyTorch's with class weights, the hardest pixels' when asked for."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -122,3 +124,12 @@ def test_weights_are_read_from_the_line_or_a_file(voc, tmp_path):
 def test_weights_that_cannot_be_are_refused(voc, text, message):
     with pytest.raises(UserError, match=message):
         class_weights(text, voc)
+
+
+def test_what_is_no_file_of_weights_is_refused_before_it_is_read(voc, tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "large").write_bytes(b"1 " * (1 << 20))
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in ("binary", "no text in UTF-8"), ("large", "larger than"), ("pipe", "a pipe or a device"):
+        with pytest.raises(UserError, match=rf"--class-weights .*{name}.*: takes `balanced`.*{message}"):
+            class_weights(str(tmp_path / name), voc)

@@ -11,6 +11,8 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector import projector_plugin
 from werkzeug.test import Client
 
+from errors import UserError
+from files.writing import WriteError
 from training.tensorboard import MAPS, Board, cut_events, tiled
 
 
@@ -97,6 +99,20 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match="resize them first"):
         board.embedding(1, "features", np.zeros((2, 2)), "ab", np.zeros((2, 5000, 1, 3), "uint8"))
     assert not (tmp_path / "projector_config.pbtxt").exists()
+
+
+@pytest.mark.parametrize("damage", [b"embeddings {", b"\xff"])
+def test_a_damaged_configuration_of_the_projector_is_said(tmp_path, damage):
+    (tmp_path / "projector_config.pbtxt").write_bytes(damage)
+    with pytest.raises(UserError, match=r"projector_config\.pbtxt: .*"):
+        Board(tmp_path).embedding(1, "features", np.zeros((2, 2)), "ab")
+
+
+def test_an_embedding_that_cannot_be_written_is_said(tmp_path):
+    board = Board(tmp_path)
+    (tmp_path / "embeddings").write_text("a file")
+    with pytest.raises(WriteError, match="embeddings"):
+        board.embedding(1, "features", np.zeros((2, 2)), "ab")
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
