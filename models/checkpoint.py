@@ -109,7 +109,10 @@ class FrozenGraph:
 
     def architecture(self, scope: str) -> dict[str, Any]:
         """What operations tell of the network whose backbone is in `scope`, and names do not: its output stride."""
-        return {"output_stride": output_stride_of(self._graph, scope, self.shapes)}
+        try:
+            return {"output_stride": output_stride_of(self._graph, scope, self.shapes)}
+        except (ValueError, IndexError) as error:  # an operation that lacks strides, or an input
+            raise CheckpointError(f"{self.path}: an operation in it is damaged ({error}); copy it again") from error
 
     def read(self, name: str) -> np.ndarray:
         """The array that the constant holds; CheckpointError where there is none of this name."""

@@ -62,7 +62,7 @@ def check_constants(graph: Any) -> None:
         room -= max(0, count * size - tensor.ByteSize())
         if room < 0 or held > max(count, 0) or count < 0 or (written and size and written != count * size):
             raise ValueError(
-                f"the constant {node.name} declares the shape {declared}, which is not what it holds: damaged"
+                f"the constant {node.name!r} declares the shape {declared}, which is not what it holds: damaged"
             )
 
 
@@ -73,13 +73,15 @@ def _constants(graph: Any) -> Iterator[Any]:
 
 
 def _bytes_of_one(node: Any) -> int:
-    """Of a constant's value; 0 for a type without a size. Raises ValueError for no type."""
+    """Of a constant's value; 0 for a type without a size. Raises ValueError for no type, or two."""
     from tensorflow import as_dtype
 
+    if node.attr["dtype"].type != node.attr["value"].tensor.dtype:
+        raise ValueError(f"the constant {node.name!r} is declared of another type than its value: damaged")
     try:
         dtype = as_dtype(node.attr["value"].tensor.dtype)
     except TypeError as error:
-        raise ValueError(f"the constant {node.name} is of no type that TensorFlow knows: damaged") from error
+        raise ValueError(f"the constant {node.name!r} is of no type that TensorFlow knows: damaged") from error
     return dtype.size if dtype.is_numpy_compatible and dtype.name != "string" else 0
 
 

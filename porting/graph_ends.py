@@ -3,11 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 
+from errors import some
 from models.scopes import within
 from models.weight_init import natural_order
-from porting.graph_nodes import Node, split_tensor
+from porting.graph_nodes import LegacyGraphError, Node, split_tensor
 
 # What may end a slim layer, unit or block. The last two are batch norm's under an `is_training` placeholder.
 _OUTPUTS = {
@@ -91,7 +92,10 @@ def _ends(nodes: Mapping[str, Node], origin: str) -> dict[str, str]:
 
 
 def depths(nodes: Mapping[str, Node], origin: tuple[str, int]) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """({operation: longest way from the tensor `origin`}, {operation: operations that take its data})"""
+    """({operation: longest way from the tensor `origin`}, {operation: operations that take its data})
+
+    Raises LegacyGraphError, without the file's name, for a graph that goes in a circle.
+    """
     inputs = {
         node.name: [split_tensor(text) for text in node.input if not text.startswith("^")]
         for node in nodes.values()
@@ -103,7 +107,12 @@ def depths(nodes: Mapping[str, Node], origin: tuple[str, int]) -> tuple[dict[str
             consumers[op].append(name)
     depth: dict[str, int] = {}
     before_each = {name: [op for op, _ in tensors] for name, tensors in inputs.items()}
-    for name in TopologicalSorter(before_each).static_order():
+    try:
+        order = list(TopologicalSorter(before_each).static_order())
+    except CycleError as error:
+        circle = some(error.args[1])
+        raise LegacyGraphError(f"its operations {circle} feed each other in a circle: damaged") from error
+    for name in order:
         tensors = inputs.get(name, [])
         before = [depth[op] for op, _ in tensors if op in depth] + [0] * (origin in tensors)
         if before and name != origin[0]:

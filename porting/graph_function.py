@@ -1,5 +1,6 @@
 """A part of a graph, imported and restored, as a function of images."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from porting.graph_part import Part
 
 if TYPE_CHECKING:
     from porting.legacy_graph import LegacyGraph
+
+LARGEST = 1 << 30  # bytes of one tensor: 16 of the largest that a DeepLab has of a picture of 513x513
 
 
 class LegacyFunction:
@@ -43,11 +46,7 @@ class LegacyFunction:
 
         nodes = self.graph.nodes
         graph_def, stands = part.graph_def()
-        held = {}
-        for tensor, value in given.items():
-            node = nodes[split_tensor(tensor)[0]]
-            is_handle = node.op == "VarHandleOp"
-            held[tensor] = tf.Variable(value, trainable=False) if is_handle else tf.constant(value, node_dtype(node))
+        held: dict[str, Any] = {}
 
         def function(images):
             feeds = {
@@ -60,9 +59,27 @@ class LegacyFunction:
 
         self._held = held  # the function knows the variables by their handles only
         try:
-            return tf.compat.v1.wrap_function(function, [tf.TensorSpec(None, self._image_dtype())])
-        except (ValueError, KeyError, tf.errors.OpError) as error:
+            for tensor, value in given.items():
+                node = nodes[split_tensor(tensor)[0]]
+                is_handle = node.op == "VarHandleOp"
+                dtype = node_dtype(node)
+                held[tensor] = tf.Variable(value, trainable=False) if is_handle else tf.constant(value, dtype)
+            imported = tf.compat.v1.wrap_function(function, [tf.TensorSpec(None, self._image_dtype())])
+        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
             raise self._explained(error, "cannot be imported") from error
+        self._check_sizes(imported.graph)
+        return imported
+
+    def _check_sizes(self, imported: Any) -> None:
+        """A damaged size of a resize or a pad is known before it is computed, and before there is room for it."""
+        for operation in imported.get_operations():
+            for output in operation.outputs:
+                sides = [] if output.shape.rank is None else output.shape.as_list()
+                if math.prod(side for side in sides if side is not None) * (output.dtype.size or 1) > LARGEST:
+                    raise LegacyGraphError(
+                        f"{self.graph.path}: its operation {operation.name!r} gives {output.shape}, more than "
+                        f"{LARGEST >> 30} GB at once; the graph is damaged, or made for a larger machine"
+                    )
 
     def _image_dtype(self) -> Any:
         import tensorflow as tf
@@ -87,10 +104,10 @@ class LegacyFunction:
             self._check(shape)
             found[self._images] = np.asarray(images)
         if self._function:
-            fed = tf.cast(images if self._images else 0, self._image_dtype())
             try:
+                fed = tf.cast(images if self._images else 0, self._image_dtype())
                 results = self._function(fed)
-            except (tf.errors.OpError, ValueError) as error:
+            except (tf.errors.OpError, ValueError, TypeError) as error:
                 raise self._explained(error, f"does not run on images of {shape}") from error
             found |= {name: np.asarray(value) for name, value in zip(self._computed, results, strict=True)}
         return {asked: found[name] for asked, name in self._outputs.items()}

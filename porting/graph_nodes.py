@@ -43,11 +43,14 @@ def node_shape(node: Node) -> tuple[int | None, ...] | None:
 
 
 def node_dtype(node: Node) -> Any:
-    """The tf.DType of a node's output, as its attributes tell it; float32 where they do not."""
+    """The tf.DType of a node's output, as its attributes tell it; float32 where they do not, or tell no type."""
     import tensorflow as tf
 
     known = next((key for key in ("dtype", "DstT", "T") if key in node.attr), None)
-    return tf.as_dtype(node.attr[known].type) if known else tf.float32
+    try:
+        return tf.as_dtype(node.attr[known].type) if known else tf.float32
+    except TypeError:
+        return tf.float32
 
 
 def takes_images(node: Node) -> bool:

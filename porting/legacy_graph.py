@@ -9,7 +9,8 @@ Only what the wanted outputs need is cut out, imported and restored, so a graph 
 optimizer, summaries, ops that no longer exist) serves as well as one made for inference.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -225,15 +226,26 @@ class LegacyGraph:
 
         scopes: {scope of the keys: what this graph calls it}, e.g. {"resnet_v2_50": "slim_resnet"}. Each is a root.
         """
-        return find_end_points(self.nodes, self.input, keys, scopes)
+        with self._named():
+            return find_end_points(self.nodes, self.input, keys, scopes)
 
     def entrance(self, output: str) -> Entrance | None:
         """What is done to the images before the first convolution on the way to the tensor `output`; None for none."""
-        return find_entrance(self.nodes, self.input, output)
+        with self._named():
+            return find_entrance(self.nodes, self.input, output)
 
     def upsampled(self, logits: str) -> str | None:
         """The tensor that the tensor `logits` is after the resizes that follow it; None where none does."""
-        return find_upsampled(self.nodes, logits)
+        with self._named():
+            return find_upsampled(self.nodes, logits)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Within it, what is wrong with the graph is said with its file."""
+        try:
+            yield
+        except LegacyGraphError as error:
+            raise LegacyGraphError(f"{self.path}: {error}") from error
 
     def _checked(self, name: str) -> str:
         op, index = split_tensor(name)

@@ -88,10 +88,11 @@ def test_operations_tell_the_output_stride(tmp_path):
         assert checkpoint.architecture("network") == {"output_stride": 2}
 
 
-def declaring(path, shape, values=(1.0,), content=b"", dtype=1):
+def declaring(path, shape, values=(1.0,), content=b"", dtype=1, declared=None):
     """Writes a GraphDef with one constant whose shape and values are told apart."""
     graph = tf.compat.v1.GraphDef()
     node = graph.node.add(name="net/conv1/weights", op="Const")
+    node.attr["dtype"].type = dtype if declared is None else declared
     tensor = node.attr["value"].tensor
     tensor.dtype, tensor.tensor_content = dtype, content
     tensor.float_val.extend(values)
@@ -110,14 +111,26 @@ def declaring(path, shape, values=(1.0,), content=b"", dtype=1):
         {"shape": (0, 5)},
         {"shape": (3,), "content": bytes(8), "values": ()},
         {"shape": (3,), "dtype": 99},
+        {"shape": (3,), "declared": 5},  # at which TensorFlow's optimizer ends the process
     ],
 )
 def test_a_constant_that_does_not_hold_what_it_declares_is_refused_before_there_is_room_for_it(tmp_path, damage):
     path = declaring(tmp_path / "graph.pb", **damage)
-    with pytest.raises(CheckpointError, match=r"graph\.pb: the constant net/conv1/weights .*damaged"):
+    with pytest.raises(CheckpointError, match=r"graph\.pb: the constant 'net/conv1/weights' .*damaged"):
         read_all(path)
-    with pytest.raises(LegacyGraphError, match=r"graph\.pb: the constant net/conv1/weights .*damaged"):
+    with pytest.raises(LegacyGraphError, match=r"graph\.pb: the constant 'net/conv1/weights' .*damaged"):
         load_graph(path)
+
+
+def test_an_operation_without_strides_is_said(tmp_path):
+    graph = tf.compat.v1.GraphDef.FromString(frozen(tmp_path / "graph.pb", VALUES).read_bytes())
+    graph.node.add(name="net/pool", op="MaxPool")
+    (tmp_path / "graph.pb").write_bytes(graph.SerializeToString())
+    with (
+        open_checkpoint(tmp_path / "graph.pb") as checkpoint,
+        pytest.raises(CheckpointError, match=r"graph\.pb: an op"),
+    ):
+        checkpoint.architecture("net")
 
 
 def test_a_constant_of_one_value_is_filled_with_it(tmp_path):

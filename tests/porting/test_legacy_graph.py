@@ -406,3 +406,44 @@ def test_saved_model_is_told_apart(tmp_path):
         load_graph(tmp_path / "export" / "saved_model.pb")
     with pytest.raises(LegacyGraphError, match="a SavedModel; TensorFlow 2 runs it"):
         load_graph(tmp_path / "export")
+
+
+def damaged_graph(path, damage):
+    """A convolution and a resize whose GraphDef was damaged by a function of {name: node}."""
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.float32, (None, None, None, 3), "images")
+        found = tf.nn.relu(tf.nn.conv2d(images, tf.ones((3, 3, 3, 2)), 1, "SAME"), "relu")
+        tf.compat.v1.image.resize(found, tf.constant([8, 8], name="size"), name="up")
+    graph_def = graph.as_graph_def()
+    damage({node.name: node for node in graph_def.node})
+    path.write_bytes(graph_def.SerializeToString())
+    return load_graph(path)
+
+
+def test_operations_in_a_circle_are_named(tmp_path):
+    graph = damaged_graph(tmp_path / "g.pb", lambda nodes: nodes["relu"].input.__setitem__(0, "relu"))
+    for ask in (
+        lambda: graph.end_points(["relu"]),
+        lambda: graph.upsampled("relu:0"),
+        lambda: graph.entrance("relu:0"),
+    ):
+        with pytest.raises(LegacyGraphError, match=r"g\.pb: its operations relu.* feed each other in a circle"):
+            ask()
+
+
+def test_a_damaged_size_is_known_before_there_is_room_for_it(tmp_path):
+    def damage(nodes):
+        nodes["size"].attr["value"].tensor.tensor_content = np.array([100_000, 100_000], "int32").tobytes()
+
+    graph = damaged_graph(tmp_path / "g.pb", damage)
+    with pytest.raises(LegacyGraphError, match=r"g\.pb: its operation 'up/.*' gives .*100000.* more than 1 GB at once"):
+        graph(np.zeros((1, 8, 8, 3)), ["up/ResizeBilinear:0"])
+
+
+def test_a_placeholder_of_no_type_takes_floats(tmp_path):
+    def damage(nodes):
+        nodes["images"].attr["dtype"].type = 0
+
+    images = np.ones((1, 8, 8, 3))
+    found, expected = (damaged_graph(tmp_path / "g.pb", how)(images, ["relu:0"]) for how in (damage, lambda _: None))
+    assert np.array_equal(found["relu:0"], expected["relu:0"])
