@@ -4,7 +4,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Says what was wrong, with the value and the file, and what to do about it."""
+    """Says what was wrong, with the value and the file, and what to do about it; a text without end is cut."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) < 4000 else f"{text[:2500]} … {text[-1000:]}"
 
 
 def some(names: Iterable[str], most: int = 10) -> str:

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -65,7 +66,9 @@ def read_json(path: Path, schema: type[Schema], remedy: str, closed: bool = Fals
         raise RecordError(f"{path}: {_place(str(problem), '')}. {remedy}") from problem
     if isinstance(content, dict):
         seal = content.pop(SEAL, None)
-        if seal is not None and seal != _digest(content):
+        if seal is None and closed:
+            print(f"{path}: has no {SEAL}, as of before 0.2; whether it was changed is not known", file=sys.stderr)
+        elif seal is not None and seal != _digest(content):
             raise RecordError(f"{path}: was changed since it was written, its {SEAL} is another. {remedy}")
         if closed and (strange := sorted(content.keys() - schema.__annotations__.keys())):
             raise RecordError(f"{path}: {some(strange)}: no such field. {remedy}")

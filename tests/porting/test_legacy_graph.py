@@ -269,7 +269,7 @@ def test_queue_as_input_is_refused_with_candidates_and_can_be_replaced(tmp_path)
     with tf1_session() as session:
         queue = tf1.FIFOQueue(4, ["float32", "int64"], [(5, 5, 3), ()], name="batches")
         images, _ = queue.dequeue_many(2, name="batch")
-        kernel = tf1.get_variable("net/conv1/weights", (3, 3, 3, 2))
+        kernel = tf1.get_variable("net/conv1/weights", (3, 3, 3, 2), initializer=tf1.ones_initializer())
         with tf1.name_scope("net"), tf1.name_scope("conv1"):
             output = tf1.nn.relu(tf1.nn.conv2d(images * 2.0, kernel, 1, "SAME"), "Relu")
         session.run(kernel.initializer)
