@@ -2,6 +2,7 @@
 
 import base64
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -138,7 +139,7 @@ def labelme(folder: Path, classes: Path | None, left_out: LeftOut) -> tuple[tupl
                     if not _draw_labelme(mask, shape, _label(shape.label, names), path):
                         left_out.add(_AREAS, f"{shape.label} in {path}")
             image = path.parent / content.imagePath.replace("\\", "/")
-            if not image.is_file():
+            if not os.path.isfile(image):  # False of a name too long, too
                 raise DataError(f"{path}: its picture {image} is missing.")
             yield Annotated(path.relative_to(folder).with_suffix("").as_posix(), image, mask)
 
@@ -242,7 +243,7 @@ def coco(
 
 def _image(images: Path, file_name: str, annotations: Path) -> Path:
     path = images / file_name
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path}: is missing, and {annotations} has it. --images names the folder of the pictures.")
     return path
 
