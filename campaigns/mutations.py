@@ -47,6 +47,7 @@ class Kind:
         whole: whether a damaged one may only be refused, or give what the whole one gives.
         text: whether it is damaged as a text too.
         names: what a refusal must name one of; the damaged file's own name always does.
+        graph: whether it is a GraphDef, whose fields are damaged too.
     """
 
     files: list[Path]
@@ -54,14 +55,17 @@ class Kind:
     whole: bool = True
     text: bool = False
     names: list[str] = field(default_factory=list)
+    graph: bool = False
 
 
 # Damage
 
 
-def damaged(content, rng, text):
-    if text and rng.random() < 0.5:
+def damaged(content, rng, kind):
+    if kind.text and rng.random() < 0.5:
         return edited(content, rng)
+    if kind.graph and rng.random() < 0.7:
+        return with_other_fields(content, rng)
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 1, 2, 8))):
         at = rng.randrange(len(content)) if content else 0
@@ -125,6 +129,58 @@ def edited(content, rng):
                 place[key] = rng.choice(STRANGE)
             break
     return json.dumps(document).encode()
+
+
+def with_other_fields(content, rng):
+    """A GraphDef that is one still, with fields of other values, left out or twice."""
+    from google.protobuf.message import Message
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+    graph = GraphDef.FromString(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = graph
+        while fields := place.ListFields():
+            name, value = rng.choice([(field.name, value) for field, value in fields])
+            kind = place.DESCRIPTOR.fields_by_name[name]
+            drops = rng.random() < 0.1
+            if kind.message_type and kind.message_type.GetOptions().map_entry:
+                key = rng.choice(sorted(value))
+                if drops:
+                    del value[key]
+                    break
+                place = value[key]
+            elif kind.message_type and isinstance(value, Message):
+                if drops:
+                    place.ClearField(name)
+                    break
+                place = value
+            elif kind.message_type:
+                at = rng.randrange(len(value))
+                if drops:
+                    del value[at]
+                    break
+                place = value[at]
+            else:
+                _put_another(place, name, value, rng)
+                break
+    return graph.SerializeToString()
+
+
+def _put_another(message, name, value, rng):
+    """Another value in a field of numbers or names, or one of several; what is no value of its type clears it."""
+    several = not isinstance(value, str | bytes | int | float)
+    old = rng.choice(value) if several else value
+    numbers = (0, -1, 1, 7, 19, 101, 10**6, 2**31 - 1, 2**40, -(2**62))
+    names = ("", "x", "images", "/", "a:0", "^", "x" * 5000, "ü")
+    odd = {bool: [not old], float: [0.0, -1.0, 1e30, float("nan")], bytes: [b"", b"\0" * 12], str: names}
+    try:
+        new = rng.choice(odd.get(type(old), numbers))
+        if several:
+            value[rng.randrange(len(value))] = new
+        else:
+            setattr(message, name, new)
+    except ValueError:
+        message.ClearField(name)
 
 
 # What is read
@@ -421,22 +477,28 @@ def make_graphs(folder):
 
 
 def graphs(folder):
+    import numpy as np
+
     from models.checkpoint import open_checkpoint
     from porting.legacy_graph import load_graph
 
-    place = folder / "graphs"
+    place, image = folder / "graphs", np.linspace(0, 1, 9 * 9 * 3, dtype="float32").reshape(1, 9, 9, 3)
 
     def as_checkpoint():
         with open_checkpoint(place / "frozen.pb") as opened:
+            opened.architecture("net")
             return {name: _array(opened.read(name)) for name in opened.shapes}
 
     def as_graph():
-        loaded = load_graph(place / "frozen.pb")
-        return sorted(vars(loaded))
+        graph = load_graph(place / "frozen.pb")
+        outputs = ["logits/semantic:0"]
+        told = graph.variables, graph.built_for, graph.candidates(), graph.entrance(outputs[0])
+        ends = graph.end_points(["net/conv", "logits/semantic"]), graph.upsampled(outputs[0])
+        return told, ends, [_array(array) for array in graph(image, outputs).values()]
 
     return {
-        "old graph, its weights": Kind([place / "frozen.pb"], as_checkpoint, whole=False),
-        "old graph": Kind([place / "frozen.pb"], as_graph, whole=False),
+        "old graph, its weights": Kind([place / "frozen.pb"], as_checkpoint, whole=False, graph=True),
+        "old graph": Kind([place / "frozen.pb"], as_graph, whole=False, graph=True),
     }
 
 
@@ -512,7 +574,7 @@ def batch(kind, attempts, originals, expected, report):
     BASE[0] = peak()
     with open(report, "ab", buffering=0) as stream:
         for file, seed in attempts:
-            content = damaged(originals[file], random.Random(seed), kind.text)
+            content = damaged(originals[file], random.Random(seed), kind)
             stream.write(pickle.dumps(("begun", file, seed)))
             outcome, why = read_once(kind, file, content, expected)
             stream.write(pickle.dumps((outcome, file, seed, why)))
@@ -557,7 +619,7 @@ def count_one(tally, name, entry, kind, originals, keep):
     outcome, file, seed, why = entry
     tally.add(name, outcome, f"{file.name} damaged by {seed}", why)
     if keep and not outcome.good:
-        content = damaged(originals[file], random.Random(seed), kind.text)
+        content = damaged(originals[file], random.Random(seed), kind)
         (Path(keep) / f"{outcome.name}-{seed}-{file.name}").write_bytes(content)
 
 

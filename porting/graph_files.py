@@ -10,6 +10,9 @@ from models.frozen_graph import check_constants
 from models.weight_init import natural_order
 from porting.graph_nodes import LegacyGraphError
 
+_WINDOWS = {"strides", "dilations", "ksize", "ksizes", "rates", "explicit_paddings"}
+LARGEST_WINDOW = 1 << 16  # pixels
+
 
 def find_meta(path: Path) -> Path:
     """The `.meta` file that is meant by its own path, a checkpoint's prefix or files, or a directory of theirs."""
@@ -55,9 +58,20 @@ def parse(message: Any, content: bytes, path: Path) -> Any:
         raise LegacyGraphError(f"{path}: no graph in it; {advice}")
     try:
         check_constants(graph)
+        _check_windows(graph)
     except ValueError as error:
         raise LegacyGraphError(f"{path}: {error}") from error
     return parsed
+
+
+def _check_windows(graph: Any) -> None:
+    """Raises ValueError for strides, dilations or windows at which TensorFlow's kernels end the process."""
+    for node in graph.node:
+        for name in _WINDOWS & node.attr.keys():
+            if any(abs(side) > LARGEST_WINDOW for side in node.attr[name].list.i):
+                raise ValueError(
+                    f"the {name} of its operation {node.name!r} are {list(node.attr[name].list.i)}: damaged"
+                )
 
 
 def is_saved_model(content: bytes) -> bool:

@@ -447,3 +447,13 @@ def test_a_placeholder_of_no_type_takes_floats(tmp_path):
     images = np.ones((1, 8, 8, 3))
     found, expected = (damaged_graph(tmp_path / "g.pb", how)(images, ["relu:0"]) for how in (damage, lambda _: None))
     assert np.array_equal(found["relu:0"], expected["relu:0"])
+
+
+def test_a_damaged_dilation_is_said_before_the_kernel_ends_the_process(tmp_path):
+    def damage(nodes):
+        nodes["Conv2D"].attr["dilations"].list.i[2] = 2**31 - 1
+
+    with pytest.raises(
+        LegacyGraphError, match=r"g\.pb: the dilations of its operation 'Conv2D' are \[1, 1, 2147483647"
+    ):
+        damaged_graph(tmp_path / "g.pb", damage)
