@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from data import jpeg, png, tiff
 from data.content import DataError, check_file, read_bytes, read_start
@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 LOSSY = ("JPEG", "WEBP")
+MENDED = ("JPEG", "PNG")  # of which --accept-damaged takes what is left
 MOST_PIXELS = 100_000_000  # of 8 bits; of 16 half as many. Decoding them takes up to 1.5 GB
 MOST_BYTES = 500_000_000  # of a file
 UPRIGHT = 1  # the orientation of a picture that is stored as it is seen
@@ -100,7 +101,7 @@ def image_size(path: str | Path, turn: bool = True) -> tuple[int, int]:
 @contextmanager
 def _opened(
     path: str | Path, source: bytes | Path, formats: tuple[str, ...], said: str = "an image"
-) -> Iterator[Image.Image]:
+) -> Iterator[ImageFile.ImageFile]:
     """What Pillow opens; whatever it raises on damaged files becomes a DataError."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as file:
@@ -124,8 +125,10 @@ def check_size(path: str | Path, size: tuple[int, int], bits: int = 8) -> None:
 
 
 def _tiff_size(path: str | Path, content: bytes) -> tuple[tuple[int, int], int]:
-    """(height, width) and the bits a value of a TIFF. Raises DataError as `check_size`."""
+    """(height, width) and the bits a value of a TIFF. Raises DataError as `check_size`, and where it tells no size."""
     size = tiff.value(content, tiff.HEIGHT), tiff.value(content, tiff.WIDTH)
+    if not all(size):  # a decoder may understand them, and then nothing limits it
+        raise DataError(f"{path}: this TIFF is damaged: its width and height are no numbers. Fetch or save it again.")
     bits = tiff.value(content, tiff.BITS, 1)
     check_size(path, size, bits)
     return size, bits
@@ -200,9 +203,8 @@ def _picture(path: str | Path, accept_damaged: bool = False) -> tuple[np.ndarray
         return decode(path, content, False)
     except Damage as damage:
         if not accept_damaged:
-            raise DataError(
-                f"{path}: this {kind} {damage}. Fetch or save it again; --accept-damaged takes what is left of it."
-            ) from damage
+            left = "; --accept-damaged takes what is left of it" if kind in MENDED else ""
+            raise DataError(f"{path}: this {kind} {damage}. Fetch or save it again{left}.") from damage
         what = str(damage)
     try:
         found = decode(path, content, True)
@@ -343,6 +345,7 @@ def read_indices_and_palette(path: str | Path) -> tuple[np.ndarray, bytes]:
                 f"{path}: a mask must hold class indices (a palette PNG, or 8-bit grey); this one has mode {mode} of "
                 f"{bits} bits. Map its colours to indices first: python prepare_data.py pictures --help."
             )
+        _check_as_stored(path, content, file)
         return np.asarray(file), bytes(file.getpalette() or ()) if mode == "P" else b""
 
 
@@ -379,9 +382,10 @@ _COLOURS = ("1", "L", "P", "LA", "PA", "RGB", "RGBA")
 def _mask_png(path: str | Path, content: bytes) -> png.Png | None:
     """What a PNG says of itself, looked through; None for another format. Raises DataError, for a lossy format too."""
     kind = _format(content[:12])
-    if kind in LOSSY:
+    if kind in LOSSY or (kind == "TIFF" and tiff.value(content, tiff.COMPRESSION, 1) not in tiff.LOSSLESS):
+        how = f"TIFF compressed by method {tiff.value(content, tiff.COMPRESSION)}" if kind == "TIFF" else kind
         raise DataError(
-            f"{path}: a mask is lossless; this one is {kind}, whatever its name: its values are no longer those that "
+            f"{path}: a mask is lossless; this one is {how}, whatever its name: its values are no longer those that "
             "were drawn. Export the masks again, as PNG."
         )
     if kind != "PNG":
@@ -394,13 +398,29 @@ def _mask_png(path: str | Path, content: bytes) -> png.Png | None:
     return found
 
 
+def _check_as_stored(path: str | Path, content: bytes, file: ImageFile.ImageFile) -> None:
+    """Raises DataError for grey whose values Pillow changes, as it does unless white is 255."""
+    scaled = file.format == "PPM" and file.tile[0][3] not in ("L", 255, ("L", 255))
+    if scaled or (file.format == "TIFF" and tiff.value(content, tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO) == 0):
+        raise DataError(
+            f"{path}: its white is not 255, so that its values are not class indices as they stand. Export the masks "
+            "again, as PNG."
+        )
+
+
 def _bad_mask(path: str | Path, damage: Damage) -> DataError:
     return DataError(f"{path}: cannot be read as a mask: this PNG {damage}. Fetch or save it again.")
 
 
-def _opened_mask(path: str | Path, content: bytes) -> AbstractContextManager[Image.Image]:
-    if _format(content[:12]) == "TIFF":
+def _opened_mask(path: str | Path, content: bytes) -> AbstractContextManager[ImageFile.ImageFile]:
+    kind = _format(content[:12])
+    if kind == "TIFF":
         content = tiff.upright(content)  # Pillow would turn it
+    elif kind == "PNG":
+        try:
+            _decoded(content, cv2.IMREAD_UNCHANGED)  # where pixels are missing Pillow has black, and does not say so
+        except Damage as damage:
+            raise _bad_mask(path, damage) from damage
     return _opened(path, content, MASK_FORMATS, _A_MASK)
 
 

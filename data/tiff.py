@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-WIDTH, HEIGHT, BITS, ORIENTATION = 256, 257, 258, 274  # tags
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274  # tags
+LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000}  # none, CCITT's, LZW, deflate, PackBits, deflate, LZMA, Zstd
+BLACK_IS_ZERO = 1  # of PHOTOMETRIC; 0 is white
 _BYTES = {3: 2, 4: 4}  # of the types SHORT and LONG
 
 

@@ -72,6 +72,18 @@ def test_a_png_without_its_end_is_refused(tmp_path):
             read(path)
 
 
+@pytest.mark.parametrize(
+    ("colour", "read"), [(0, read_indices), (3, read_indices), (2, read_image), (2, read_mask_colours)]
+)
+def test_a_png_of_too_few_pixels_is_refused_though_its_checksums_are_right(tmp_path, colour, read):
+    rows = zlib.compress(b"".join(b"\0" + bytes(3 if colour == 2 else 1) * 8 for _ in range(4)))
+    palette = chunk(b"PLTE", bytes(9)) if colour == 3 else b""
+    header = (8).to_bytes(4) + (5).to_bytes(4) + bytes([8, colour, 0, 0, 0])
+    content = png.SIGNATURE + chunk(b"IHDR", header) + palette + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    with pytest.raises(DataError, match="this PNG is damaged: it cannot be decoded"):
+        read(written(tmp_path, content))
+
+
 def test_bytes_after_the_end_of_a_png_are_allowed(tmp_path):
     assert np.array_equal(read_image(written(tmp_path, saved(drawn(), "PNG") + b"notes" * 9)), drawn())
 
@@ -161,6 +173,18 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, 
             read(path)
 
 
+def test_a_tiff_that_tells_its_size_as_no_plain_number_is_refused(tmp_path):
+    content = saved(drawn(), "TIFF").replace(b"\0\1\4\0\1\0\0\0", b"\0\1\x09\0\1\0\0\0")  # signed, which libtiff takes
+    for read in (read_image, image_header):
+        with pytest.raises(DataError, match="its width and height are no numbers"):
+            read(written(tmp_path, content))
+
+
+def test_what_cannot_be_mended_is_not_offered(tmp_path):
+    with pytest.raises(DataError, match=r"this BMP is damaged: it cannot be decoded. Fetch or save it again\.$"):
+        read_image(written(tmp_path, saved(drawn(), "BMP")[:-9]))
+
+
 def test_of_pictures_of_16_bits_half_as_many_pixels_are_read(tmp_path):
     header = (10_000).to_bytes(4) + (8_000).to_bytes(4) + bytes([16, 2, 0, 0, 0])
     content = png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -196,6 +220,37 @@ def test_grey_masks_of_few_bits_whose_values_pillow_scales_are_refused(tmp_path)
     content = png.SIGNATURE + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
     with pytest.raises(DataError, match="mode L of 4 bits"):
         read_indices(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("kind", ["P2", "P5"])
+def test_grey_maps_whose_white_is_not_255_are_no_masks(tmp_path, kind):
+    for white in (20, 255):
+        values = b" ".join(b"%d" % value for value in indices().ravel()) if kind == "P2" else indices().tobytes()
+        path = written(tmp_path, kind.encode() + b"\n11 9\n%d\n" % white + values)
+        if white == 255:
+            assert np.array_equal(read_indices(path), indices())
+        else:
+            with pytest.raises(DataError, match="white is not 255"):  # Pillow makes 255 of 20
+                read_indices(path)
+
+
+def test_a_tiff_whose_values_count_down_from_white_is_no_mask(tmp_path):
+    photometric = b"\6\1\3\0\1\0\0\0"  # tag 262, one SHORT
+    content = saved(indices(), "TIFF").replace(photometric + b"\1", photometric + b"\0")
+    with pytest.raises(DataError, match="white is not 255"):
+        read_indices(written(tmp_path, content))
+
+
+def test_a_tiff_of_jpegs_is_no_mask(tmp_path):
+    path = written(tmp_path, saved(indices(), "TIFF", compression="jpeg"))
+    for read in (read_indices, read_mask_colours):
+        with pytest.raises(DataError, match="a mask is lossless; this one is TIFF compressed by method 7"):
+            read(path)
+
+
+@pytest.mark.parametrize("how", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "tiff_deflate"])
+def test_a_tiff_that_loses_nothing_is_a_mask(tmp_path, how):
+    assert np.array_equal(read_indices(written(tmp_path, saved(indices(), "TIFF", compression=how))), indices())
 
 
 JPEGS = [
