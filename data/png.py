@@ -15,6 +15,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3  # colour types
 _CHANNELS = {GREY: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}  # by colour type
 _HEADER_ENDS = len(SIGNATURE) + 25
+_LAST_FILTER = 4
 _STEP = 256  # bytes of damaged data that are inflated at once: so many are lost with one that is wrong
 
 
@@ -94,13 +95,15 @@ def mended(content: bytes, png: Png) -> bytes:
     if png.interlaced or png.colour not in _CHANNELS:
         raise Damage("is damaged, and nothing of it can be read")
     height, width = png.size
-    wanted = height * (1 + -(-width * png.depth * _CHANNELS[png.colour] // 8))
+    row = 1 + -(-width * png.depth * _CHANNELS[png.colour] // 8)  # its filter, 0 to 4, and its pixels
+    wanted = height * row
     pixels, inflating = bytearray(), zlib.decompressobj()
     with suppress(zlib.error):  # what follows the first byte that is wrong depends on it
         for piece in _pixel_data(content):
             pixels += inflating.decompress(piece)
             if len(pixels) >= wanted:
                 break
+    del pixels[next((at for at in range(0, len(pixels), row) if pixels[at] > _LAST_FILTER), len(pixels)) :]
     palette = _chunk(b"PLTE", png.palette) if png.palette else b""
     data = zlib.compress(pixels[:wanted].ljust(wanted, b"\0"), 1)
     return content[:_HEADER_ENDS] + palette + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")

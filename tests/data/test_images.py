@@ -119,6 +119,18 @@ def test_a_png_with_damaged_pixels_is_read_up_to_them_where_that_is_asked_for(tm
     assert np.array_equal(image[:60], drawn(200, 90)[:60])
 
 
+def test_of_a_png_whose_rows_go_wrong_those_before_are_read_where_that_is_asked_for(tmp_path):
+    rows = [b"\0" + row.tobytes() for row in drawn(9, 7)]
+    rows[6] = b"\x63" + rows[6][1:]  # there is no such filter
+    data = bytearray(chunk(b"IDAT", zlib.compress(b"".join(rows))))
+    data[-1] ^= 1
+    header = chunk(b"IHDR", (7).to_bytes(4) + (9).to_bytes(4) + bytes([8, 2, 0, 0, 0]))
+    path = written(tmp_path, png.SIGNATURE + header + bytes(data) + chunk(b"IEND", b""))
+    image = read_image(path, accept_damaged=True)
+    assert np.array_equal(image[:6], drawn(9, 7)[:6])
+    assert not image[6:].any()
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "BMP", "WEBP", "GIF"])
 def test_formats_without_checksums_are_read_or_refused_by_name(tmp_path, kind):
     whole, rng = (
