@@ -113,7 +113,7 @@ class Board:
 def cut_events(folder: str | Path, step: int, only: Collection[str] | None = None) -> None:
     """Drops the events behind `step`, whose steps are about to be trained again, and what a killed process half wrote.
 
-    All others become one file.
+    Each file is written anew on its own, so that a kill in between loses none of the others.
 
     Args:
         only: where given, of the events at `step` but these tags and norms of gradients stay: an evaluation was cut off
@@ -124,19 +124,13 @@ def cut_events(folder: str | Path, step: int, only: Collection[str] | None = Non
     import tensorflow as tf
     from tensorboard.compat.proto.event_pb2 import Event
 
-    files = sorted(Path(folder).glob("events.out.tfevents.*"))
-    if not files:
-        return
-    with beside(files[0]) as partial:
-        with tf.io.TFRecordWriter(str(partial)) as writer:
-            for file in files:
-                for content in _whole_records(file):
-                    event = Event.FromString(content)
-                    again = only is not None and event.step == step and not _is_of(event, only)
-                    if event.step <= step and not again and not (event.file_version and file is not files[0]):
-                        writer.write(content)
-        for file in files[1:]:  # before the first is replaced: what it will hold of them is in the partial file
-            file.unlink()
+    for file in Path(folder).glob("events.out.tfevents.*"):
+        with beside(file) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
+            for content in _whole_records(file):
+                event = Event.FromString(content)
+                again = only is not None and event.step == step and not _is_of(event, only)
+                if event.step <= step and not again:
+                    writer.write(content)
 
 
 def _is_of(event: Any, tags: Collection[str]) -> bool:

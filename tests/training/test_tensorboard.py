@@ -1,7 +1,9 @@
 """What a Board writes is what TensorBoard reads: its own event files and its own projector plugin."""
 
 import io
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,10 +126,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_steps_that_are_trained_again_are_in_the_events_once(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    for first, last in ((1, 6), (4, 9), (3, 5)):  # three processes, the later ones from behind a checkpoint
+    for first, last in ((1, 6), (5, 9), (3, 5)):  # three processes, the later ones from behind a checkpoint
         cut_events(tmp_path, first - 1)
         board = Board(tmp_path)
         for step in range(first, last + 1):
@@ -136,8 +135,35 @@ def test_steps_that_are_trained_again_are_in_the_events_once(tmp_path):
     with open(next(tmp_path.glob("events.*")), "ab") as file:
         file.write(b"half a record")  # of a process that was killed
     cut_events(tmp_path, 4)
-    assert len(list(tmp_path.iterdir())) == 1
-    shown = EventAccumulator(str(tmp_path), {"tensors": 0})
+    assert shown_losses(tmp_path) == [(1, 101), (2, 102), (3, 303), (4, 304)]
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_kill_while_events_are_cut_loses_none(tmp_path, monkeypatch, call):
+    for first, last in ((1, 3), (4, 6), (7, 9)):
+        board = Board(tmp_path)
+        for step in range(first, last + 1):
+            board.scalars(step, {"loss": step})
+        del board
+    calls = itertools.count(1)
+
+    def killed(partial, path, replace=Path.replace):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return replace(partial, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        cut_events(tmp_path, 8)
+    cut_events(tmp_path, 8)
+    assert shown_losses(tmp_path) == [(step, step) for step in range(1, 9)]
+
+
+def shown_losses(folder):
+    """[(step, loss)] that TensorBoard shows of a run, in order of steps: files of one second have none by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    shown = EventAccumulator(str(folder), {"tensors": 0})
     shown.Reload()
-    found = {event.step: float(make_ndarray(event.tensor_proto)) for event in shown.Tensors("loss")}
-    assert found == {1: 101, 2: 102, 3: 303, 4: 304}
+    return sorted((event.step, float(make_ndarray(event.tensor_proto))) for event in shown.Tensors("loss"))
