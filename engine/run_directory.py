@@ -103,13 +103,13 @@ class RunDirectory:
             for key in sorted({*before, *arguments} - set(free))
             if before.get(key) != arguments.get(key)
         ]
-        if changed and self._has_checkpoints():
+        if changed and self.has_saved():
             raise RunError(
                 f"{self.path}: holds a run that was started otherwise ({'; '.join(changed)}). Repeat its command to "
                 f"continue it, or name another --run-dir; --ckpt {self.path} starts from its weights."
             )
 
-    def _has_checkpoints(self) -> bool:
+    def has_saved(self) -> bool:
         """Whether a step was ever saved; a run without one has nothing to lose by being started otherwise."""
         return any(any(folder.glob("model.ckpt-*")) for folder in (self.path, self.best))
 
@@ -127,7 +127,8 @@ class RunDirectory:
         """Writes down what the run is, before its first step; what an attempt without one left is gone."""
         with writing(self.path):
             (self.path / "coverage.json").unlink(missing_ok=True)
-        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        for folder in self.best, self.path / "tensorboard":
+            shutil.rmtree(folder, ignore_errors=True)
         if report is not None:
             self.write("coverage.json", sealed(report.document()))
         self._configure(model_config, class_names, data)
@@ -185,6 +186,10 @@ class RunDirectory:
         """The step of the last checkpoint; 0 without one."""
         return _step(find_prefix(self.path)) if (self.path / "checkpoint").is_file() else 0
 
+    def best_step(self) -> int:
+        """The step of the best model that is there; 0 without one."""
+        return max((_step(p.with_suffix("")) for p in self.best.glob("model.ckpt-*.index")), default=0)
+
     def restore(self, model: "Network", optimizer: Optimizer) -> int:
         """Puts the last checkpoint into model and optimizer, whole; returns its step."""
         model_guided_init(model, self.path, strict=True)
@@ -210,12 +215,11 @@ class RunDirectory:
         self._check_there()
         check_room(folder, checkpoint_bytes(model, slots or {}), folder / f"model.ckpt-{step}")
         save_checkpoint(model, folder / f"model.ckpt-{step}", slots=slots, global_step=step)
-        steps = sorted({_step(p.with_suffix("")) for p in folder.glob("model.ckpt-*.index")})
-        steps = [s for s in steps if s <= step]  # a later one is left of a best that a resumed run has not met again
-        kept = steps[-keep:]
+        saved = {_step(p.with_suffix("")) for p in folder.glob("model.ckpt-*.index")}
+        kept = sorted(s for s in saved if s <= step)[-keep:]  # a later one is of an attempt that was not gone on with
         _point_to(folder, kept)
         with writing(folder):
-            for old in set(steps) - set(kept):
+            for old in saved - set(kept):
                 # The index first: without it, what is left is no checkpoint.
                 for file in sorted(folder.glob(f"model.ckpt-{old}.*"), key=lambda p: p.suffix != ".index"):
                     file.unlink()

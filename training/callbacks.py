@@ -63,8 +63,9 @@ class RunKeeper(keras.callbacks.Callback):
         self.board, self.pictures, self.histograms = board, pictures, histograms
         # Wall clock of the whole run, evaluations included, over its interruptions.
         self.seconds_before = max((float(row["seconds"]) for row in run.log_rows()), default=0.0)
-        scored = [float(row[name]) for name in score_names[:1] for row in run.log_rows() if row.get(name)]
-        self.best = max((score for score in scored if not math.isnan(score)), default=-math.inf)
+        # The best so far is what best/ holds; where its step is trained again, it has no score yet.
+        scored = {int(row["step"]): row.get(name) for name in score_names[:1] for row in run.log_rows()}
+        self.best = float(scored.get(run.best_step()) or -math.inf)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Keras calls it before the first step."""
@@ -99,17 +100,30 @@ class RunKeeper(keras.callbacks.Callback):
         return step == self.stop_step or step % self.eval_every == 0
 
     def _stop(self) -> None:
-        """Raises Stopped; an evaluation that the signal cut off ended its step without being saved."""
+        """Raises Stopped; an evaluation that the signal did not cut off ended its step without being saved."""
         if self.run.last_step() != self.step:
             self.run.save(self.model, self.model.optimizer, self.step, self.keep)
-        raise stopping.Stopped(f"step {self.step} is saved in {self.run.path}; the same command goes on from there")
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raises Stopped where a signal came, at a step that is saved."""
+        if stopping.received() is not None:
+            raise stopping.Stopped(
+                f"step {self.step} is saved in {self.run.path}; the same command goes on from there"
+                if self.step
+                else "before the first step; the same command begins again"
+            )
 
     def catch_up(self) -> None:
         """Does the evaluation that is missing where the run was stopped at a step of one."""
         rows = self.run.log_rows()
         logged = bool(rows) and int(rows[-1]["step"]) == self.step
         if self.evaluate and logged and self._evaluates(self.step) and rows[-1].get(self.score_names[0]) == "":
-            scores = self.evaluate()
+            try:
+                scores = self.evaluate()
+            except stopping.Stopped:
+                self.check_stop()
+                raise
             self.board.scalars(self.step, scores)
             self._keep_scores(scores)
             self.run.complete_row(self.step, scores)  # last: until then, it is done anew

@@ -113,7 +113,7 @@ def _train(run: RunDirectory, asked: Training, task: Task, distribution: Distrib
         print(task.found, flush=True)
     recipe = asked.recipe
     resumes = run.last_step() > 0
-    changed = _changed_data(run, asked, task) if resumes else []
+    changed = _changed_data(run, asked, task) if run.has_saved() else []
     keras.utils.set_random_seed(recipe.seed)
     set_precision(recipe.precision)
     ckpt = None if resumes else located(asked.ckpt)
@@ -199,8 +199,10 @@ def _check_seen_by_all(run: RunDirectory, distribution: Distribution) -> None:
 def _check_room(model: keras.Model, run: RunDirectory, asked: Training) -> None:
     """Raises WriteError where what the run keeps has no room on its disk; a run that goes on has most of it already."""
     each = checkpoint_bytes(model, {"Momentum": model.optimizer.slots({v.path: v.path for v in model.weights})})
+    best = checkpoint_bytes(model, {})
     kept = 1 if run.last_step() else asked.run.keep + 1  # one is written before the oldest goes
-    check_room(run.path, kept * each, f"{run.path}: {kept} checkpoints of {each / 1e6:,.1f} MB")
+    what = f"{run.path}: {kept} checkpoints of {each / 1e6:,.1f} MB and the best of {best / 1e6:,.1f} MB"
+    check_room(run.path, kept * each + best, what)
 
 
 def check_recipe(recipe: Recipe, distribution: Distribution) -> None:
@@ -248,7 +250,7 @@ def _fit(
     )
     keeper.set_model(model)
     keeper.catch_up()
-    stopping.check()
+    keeper.check_stop()
     if start >= steps:
         print(f"{run.path}: all {steps} steps are done; {score_line(validate())}", flush=True)
         return

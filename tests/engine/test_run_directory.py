@@ -39,12 +39,24 @@ def test_same_arguments_continue_other_ones_are_refused(run):
 
 def test_a_run_that_saved_no_step_may_be_started_otherwise(run):
     (run.path / "coverage.json").write_text("{}")
+    (run.path / "tensorboard").mkdir()
+    (run.path / "tensorboard" / "events.out.tfevents.1").touch()
     run.close()
     other = RunDirectory(run.path, ARGUMENTS | {"steps": 20}, free=("workers",))
     other.open()
     other.start({"backbone": "other"}, ["background", "thing"])
     other.close()
-    assert other.config()["arguments"]["steps"] == 20 and not (run.path / "coverage.json").exists()
+    assert other.config()["arguments"]["steps"] == 20
+    assert not (run.path / "coverage.json").exists() and not (run.path / "tensorboard").exists()
+
+
+def test_a_run_of_a_best_model_alone_is_not_started_otherwise_and_begins_anew(run, tiny_resnet):
+    run.save_best(tiny_resnet, 5)
+    assert run.has_saved() and not run.last_step()
+    with pytest.raises(RunError, match="steps: 10 → 20"):
+        RunDirectory(run.path, ARGUMENTS | {"steps": 20})
+    run.start({"backbone": "none"}, ["background", "thing"])
+    assert not run.has_saved() and not run.best.exists()
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):
@@ -125,6 +137,18 @@ def test_best_is_a_directory_of_its_own(run, tiny_resnet):
     assert [path.name for path in run.best.glob("*.index")] == ["model.ckpt-20.index"]
     assert run.last_step() == 0
     assert run_of(run.best) == run_of(run.path) == run_of(run.best / "model.ckpt-20") == run.path
+
+
+def test_a_later_best_of_an_attempt_that_was_killed_is_removed(run, tiny_resnet):
+    run.save_best(tiny_resnet, 30)
+    assert run.best_step() == 30
+    run.save_best(tiny_resnet, 20)
+    assert sorted(path.name for path in run.best.iterdir()) == [
+        "checkpoint",
+        "model.ckpt-20.data-00000-of-00001",
+        "model.ckpt-20.index",
+    ]
+    assert run.best_step() == 20
 
 
 def test_the_directory_can_be_moved(run, tiny_resnet, tmp_path):

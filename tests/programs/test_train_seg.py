@@ -159,6 +159,9 @@ def test_a_validation_is_left_and_done_when_the_run_goes_on(voc, checkpoint, tra
     with pytest.raises(Stopped, match="step 6 is saved"):
         train_seg.main(arguments)
     assert log(run)[-1][0] == "6" and log(run)[-1][-1] == "" and not (run / "best").exists()
+    stops(evaluation, "evaluate", 1, signal.SIGTERM)
+    with pytest.raises(Stopped, match=r"step 6 is saved in .*stopped; the same command goes on from there"):
+        train_seg.main(arguments)
     train_seg.main(arguments)
     assert log(run) == log(trained[0])
     assert_same(read_all(run / "best"), read_all(trained[0] / "best"))
@@ -258,6 +261,26 @@ def test_a_run_is_not_continued_on_other_data_without_a_word(on_own_data, change
     again("--data-changed")
     assert "goes on with data that changed" in capsys.readouterr().out
     again()
+
+
+def test_a_run_of_a_best_model_alone_is_bound_to_its_data_too(on_own_data):
+    again, root, run = on_own_data
+    for file in (run / "checkpoint", *run.glob("model.ckpt-*")):
+        file.unlink()
+    shorter_list(root)
+    with pytest.raises(UserError, match="2 images fewer"):
+        again()
+    assert list((run / "best").glob("model.ckpt-*"))
+
+
+def test_room_for_all_checkpoints_is_looked_at_before_the_first_step(voc, checkpoint, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4_400_000))
+    with pytest.raises(
+        UserError, match=r"3 checkpoints of [\d.]+ MB and the best of [\d.]+ MB: needs 5 MB .* 4 MB are free"
+    ):
+        train_seg.main(command(voc, checkpoint, tmp_path / "run", "--steps", 2, "--keep", 2))
+    assert not (tmp_path / "run" / "log.csv").exists()
 
 
 def test_a_class_more_never_fits(on_own_data):
