@@ -177,6 +177,20 @@ def _add_flag(section: Any, name: str, described: Option, default: Any, paper: b
     section.add_argument(flag(name), *described.also, **settings)
 
 
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that names one or several models."""
+    said = "checkpoint, archive, run, export or published name"
+    parser.add_argument("--ckpt", required=True, nargs="+", metavar="MODEL", help=said)
+
+
+def check_models(args: argparse.Namespace, of_one: Collection[str]) -> None:
+    """Raises UserError where a model is named twice, or several with an option that is for one."""
+    if len(set(args.ckpt)) < len(args.ckpt):
+        raise UserError(f"--ckpt: a model is named twice: {' '.join(args.ckpt)}")
+    if len(args.ckpt) > 1 and (refused := [flag(name) for name in of_one if getattr(args, name)]):
+        raise UserError(f"{', '.join(refused)}: for one model only, --ckpt names {len(args.ckpt)}; call once for each")
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Adds the flag that lets an output folder hold files that no program of ours wrote (`files.output.claim`)."""
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files too")

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import command_line
 from engine.kinds import LABELLED, flag
 from engine.options import ClassifierOpening, Pictures, PredictionFiles, Reading, ScoreFiles
-from errors import UserError
 
 OF_SCORES = ("json", "csv")
 OF_ONE_MODEL = ("sheet", "worst", "confusion")
@@ -24,13 +23,7 @@ OF_ONE_MODEL = ("sheet", "worst", "confusion")
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument(
-        "--ckpt",
-        required=True,
-        nargs="+",
-        metavar="MODEL",
-        help="checkpoint, archive, run, export or published name",
-    )
+    command_line.add_models(parser)
     parser.add_argument("--data", required=True, help="folder with IMAGE_SET/CLASS, or a list: PATH CLASS a line")
     parser.add_argument("--image-set", default="val", help="folder in --data; . for --data itself [%(default)s]")
     parser.add_argument(
@@ -47,10 +40,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     command_line.add_options(parser, ScoreFiles(), only=OF_SCORES)
     command_line.add_options(parser, PredictionFiles(), only=(*OF_ONE_MODEL, "sheet_images", "worst_images"))
     args = parser.parse_args(argv)
-    if len(set(args.ckpt)) < len(args.ckpt):
-        raise UserError(f"--ckpt: a model is named twice: {' '.join(args.ckpt)}")
-    if len(args.ckpt) > 1 and (refused := [flag(name) for name in OF_ONE_MODEL if getattr(args, name)]):
-        raise UserError(f"{', '.join(refused)}: for one model only, --ckpt names {len(args.ckpt)}; call once for each")
+    command_line.check_models(args, OF_ONE_MODEL)
     return args
 
 

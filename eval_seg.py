@@ -25,13 +25,7 @@ OUTPUTS = ("json", "csv", "sheet", "confusion", "trimap", "worst", "save_pred", 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    parser.add_argument(
-        "--ckpt",
-        required=True,
-        nargs="+",
-        metavar="MODEL",
-        help="checkpoint, archive, run, export or published name",
-    )
+    command_line.add_models(parser)
     parser.add_argument("--data", help=f"folder in the VOC layout [the first there of {', '.join(VOC_PLACES)}]")
     parser.add_argument("--image-set", type=command_line.argument_type(TEXT), default="val", help="[%(default)s]")
     parser.add_argument(
@@ -47,11 +41,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that contradict each other."""
-    if len(set(args.ckpt)) < len(args.ckpt):
-        raise UserError(f"--ckpt: a model is named twice: {' '.join(args.ckpt)}")
+    command_line.check_models(args, ONE_MODEL_ONLY)
     given = [name for name in OUTPUTS if getattr(args, name)]
-    if len(args.ckpt) > 1 and (refused := [name for name in given if name in ONE_MODEL_ONLY]):
-        raise UserError(f"{flags_of(refused)}: for one model only, --ckpt names {len(args.ckpt)}; call once for each")
     if args.predict_only:
         if refused := [name for name in given if name not in WITHOUT_MASKS]:
             raise UserError(f"--predict-only: without masks there is nothing to score: leave out {flags_of(refused)}")

@@ -137,12 +137,11 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A segmentation model that `load` opened.
+class _Loaded:
+    """What `load` opened.
 
     Attributes:
-        path: what it was opened from.
-        class_names: background first.
+        path: what it was opened from. class_names: in the order of its outputs.
         network: the Keras model, images (N, H, W, 3) preprocessed as `network.preprocessing` says → logits; None for
             an export, as are `report` and `told`.
         report: what was loaded. told: what was known of the network before.
@@ -153,9 +152,6 @@ class Model:
     network: "keras.Model | None"
     report: "Report | None"
     told: "Told | None"
-    how: Opening
-    looks: Looks
-    _predictor: "Predictor" = field(repr=False)
 
     @property
     def identity(self) -> "Identity | None":
@@ -166,6 +162,15 @@ class Model:
     def assumed(self) -> str:
         """One line about what names cannot tell and was taken as its family has it; empty for nothing."""
         return self.told.assumed if self.told else ""
+
+
+@dataclass(frozen=True)
+class Model(_Loaded):
+    """A segmentation model that `load` opened; its classes have the background first."""
+
+    how: Opening
+    looks: Looks
+    _predictor: "Predictor" = field(repr=False)
 
     def predict(self, picture: str | Path | np.ndarray, as_read: Pictures = Pictures()) -> Prediction:
         """Labels a picture: a file, or uint8 RGB (H, W, 3), of any size.
@@ -243,32 +248,10 @@ class Classification:
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A classifier that `load` opened.
+class Classifier(_Loaded):
+    """A classifier that `load` opened."""
 
-    Attributes:
-        path: what it was opened from. class_names: in the order of its probabilities.
-        network: the Keras model, images (N, H, W, 3) preprocessed as `network.preprocessing` says → logits; None for
-            an export, as are `report` and `told`.
-        report: what was loaded. told: what was known of the network before.
-    """
-
-    path: str
-    class_names: tuple[str, ...]
-    network: "keras.Model | None"
-    report: "Report | None"
-    told: "Told | None"
     _opened: "OpenedModel" = field(repr=False)
-
-    @property
-    def identity(self) -> "Identity | None":
-        """What the checkpoint's names tell; None for an export."""
-        return self.told.identity if self.told else None
-
-    @property
-    def assumed(self) -> str:
-        """One line about what a checkpoint cannot tell and was taken as slim has it; empty for nothing."""
-        return self.told.assumed if self.told else ""
 
     def predict(self, picture: str | Path | np.ndarray, as_read: Pictures = Pictures()) -> Classification:
         """Classifies a picture: a file, or uint8 RGB (H, W, 3), of any size.

@@ -11,7 +11,6 @@ each step once, in order, with the values that they must have; and nothing half-
 import csv
 import functools
 import os
-import pickle
 import random
 import re
 import shutil
@@ -104,7 +103,7 @@ class Attack:
                     return done
                 if process.code == 0:
                     break
-            process = self.finished(out)
+            process = self.run(out)
             outcome, why = self.judged(out, process)
         except TimeoutError as error:
             outcome, why = Outcome.HANG, str(error)
@@ -141,14 +140,9 @@ class Attack:
         # Before the program listens, a signal ends the process as it does any.
         return None if process.code == -number and not process.said else Outcome.TRACEBACK
 
-    def finished(self, out):
-        """The process that did the rest, or refused to do again what is done."""
-        return self.run(out)
-
     def judged(self, out, process):
-        if process.code == 2 and "is not empty" in process.said and "prepare_data" in self.name:
-            pass  # the kill came when all was done
-        elif process.code:
+        was_done = process.code == 2 and "is not empty" in process.said and "prepare_data" in self.name
+        if process.code and not was_done:
             return Outcome.TRACEBACK, f"{process.code}: {process.said}"
         if (found := results(out)) != self.wanted:
             return Outcome.OTHER, f"differs: {different(found, self.wanted)}"
@@ -209,25 +203,6 @@ def work_off(names, data, work, kills, seed, minutes):
     return tally
 
 
-def in_processes(jobs, work):
-    """What each of several functions gives, each in a process of its own."""
-    places = [work / f"job{number}" for number in range(len(jobs))]
-    children = []
-    for job, place in zip(jobs, places, strict=True):
-        if not (pid := os.fork()):
-            code = 1
-            try:
-                place.write_bytes(pickle.dumps(job()))
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-    if any(codes):
-        raise RuntimeError(f"jobs ended with {codes}")
-    return [pickle.loads(place.read_bytes()) for place in places]
-
-
 def parse_arguments(argv=None):
     parser = command_line.ProgramParser(__doc__)
     whole = command_line.argument_type
@@ -253,9 +228,7 @@ def main(argv=None):
             )
             for number in range(args.jobs)
         ]
-        tally = Tally()
-        for part in in_processes(jobs, Path(folder)):
-            tally.join(part)
+        tally = Tally.of(processes.in_processes(jobs, Path(folder)))
     print(tally)
     return tally.exit_code
 

@@ -27,8 +27,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import command_line
-from campaigns.interruptions import in_processes
 from campaigns.outcome import Outcome, Tally
+from campaigns.processes import in_processes
 from engine.kinds import NAMES, NONNEGATIVE_INT, PATH, POSITIVE_INT
 from errors import UserError
 
@@ -661,9 +661,7 @@ def main(argv=None):
             )
             for number in range(args.jobs)
         ]
-        tally = Tally()
-        for part in in_processes(jobs, Path(folder)):
-            tally.join(part)
+        tally = Tally.of(in_processes(jobs, Path(folder)))
     print(tally)
     return tally.exit_code
 

@@ -39,11 +39,15 @@ class Tally:
         if not outcome.good:
             self.failures.append(f"{outcome.value}: {row} {attempt}\n    {why.strip()[-600:]}")
 
-    def join(self, other):
-        """Adds what another one counted."""
-        for row, counts in other.counts.items():
-            self.counts.setdefault(row, Counter()).update(counts)
-        self.failures += other.failures
+    @classmethod
+    def of(cls, parts):
+        """What several of them counted, as one."""
+        tally = cls()
+        for part in parts:
+            for row, counts in part.counts.items():
+                tally.counts.setdefault(row, Counter()).update(counts)
+            tally.failures += part.failures
+        return tally
 
     @property
     def exit_code(self):

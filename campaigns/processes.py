@@ -5,6 +5,7 @@ A forked process inherits no threads; so nothing may be computed here before.
 
 import importlib
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -136,3 +137,22 @@ def start(
             except OSError:
                 code = code or 120  # as Python ends whose last output cannot be written
         os._exit(code)
+
+
+def in_processes(jobs, work):
+    """What each of several functions gives, each in a process of its own."""
+    places = [work / f"job{number}" for number in range(len(jobs))]
+    children = []
+    for job, place in zip(jobs, places, strict=True):
+        if not (pid := os.fork()):
+            code = 1
+            try:
+                place.write_bytes(pickle.dumps(job()))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    if any(codes):
+        raise RuntimeError(f"jobs ended with {codes}")
+    return [pickle.loads(place.read_bytes()) for place in places]

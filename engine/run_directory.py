@@ -163,7 +163,7 @@ class RunDirectory:
             ) from error
 
     def keeps_data(self) -> bool:
-        """Whether the run wrote down what its data were; those of before 0.3 did not."""
+        """Whether the run wrote down what its data were; those of before 0.2 did not."""
         return self.config().get("data") is not None
 
     def take_data(self, class_names: Sequence[str], data: RunData) -> None:

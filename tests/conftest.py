@@ -32,6 +32,15 @@ def real_checkpoints(shared_data):
     return shared_data / "checkpoints"
 
 
+@pytest.fixture(scope="module")
+def short_mobilenet():
+    """MobileNet v2 ends with its seventh unit in the tests of a module that uses this."""
+    from tests.short_mobilenet import shortened
+
+    with shortened():
+        yield
+
+
 @pytest.fixture
 def tiny_resnet():
     """resnet_v2_50's names with one unit a block, 8 channels and 5 classes."""

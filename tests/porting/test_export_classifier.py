@@ -24,16 +24,12 @@ from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
 from porting.formats import FORMATS
 from porting.saved_model import write_frozen
-from tests.short_mobilenet import shortened
 from tests.small_classifier import CLASSES, level, save_run, small_classifier
 
 RUNTIMES = [name for name in export_seg.USUAL if name != "slim"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    with shortened():
-        yield
+pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,12 @@ from inference import accuracy
 from inference.classification import OpenedModel
 from models import mobilenet_v2
 from models.weight_init import save_checkpoint
-from tests.short_mobilenet import shortened
 from tests.small_classifier import CLASSES, level, save_run, small_classifier
 
 WHOLE = mobilenet_v2.INVERTED_RESIDUALS
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    with shortened():
-        yield
+pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,12 @@ from data.sample import draw_image_folder, draw_voc
 from data.views import View
 from errors import UserError
 from models.weight_init import save_checkpoint
-from tests.short_mobilenet import shortened
 from tests.small_classifier import CLASSES, SIZE, level, save_run, small_classifier
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    with shortened():
-        yield
+pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,11 @@ from data.sample import draw_voc
 from engine.options import Devices, Recipe, Run, SegmentationImages
 from errors import UserError
 from tests.conftest import assert_same, read_all
-from tests.short_mobilenet import shortened
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    with shortened():
-        yield
+pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,13 @@ from errors import UserError
 from models import mobilenet_v2 as mobile
 from models.weight_init import named_variables, save_checkpoint
 from tests.conftest import read_all
-from tests.short_mobilenet import shortened
 
 BACKBONE = 110  # variables of the shortened network
 SMALL = ["--image-size", "32", "--batch-size", "4", "--log-every", "2", "--eval-every", "4", "--steps", "4"]
 NEW = ["--train", "new", "--save-every", 2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    with shortened():
-        yield
+pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
 
 @pytest.fixture(scope="module")

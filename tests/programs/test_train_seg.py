@@ -21,17 +21,13 @@ from engine.stopping import Stopped
 from errors import UserError
 from inference import evaluation
 from tests.conftest import assert_same, read_all
-from tests.short_mobilenet import shortened
 from training.callbacks import RunKeeper
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--crop-size", "33", "--eval-size", "129", "--batch-size", "2", "--log-every", "2", "--eval-every", "6"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    with shortened():
-        yield
+pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
 
 @pytest.fixture(scope="module")
