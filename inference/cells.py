@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inference.upsampling import positions
+
 BLOCK = 1 << 16  # pixels that are interpolated at once: so many of one class stay in the cache
 
 
@@ -69,13 +71,7 @@ class _Cells:
 
 def _along(points: int, padded: int, kept: int, upsampling: str) -> _Cells:
     """The cells of an axis of so many points that becomes `padded` pixels, as far as the first `kept` of these."""
-    position = np.arange(kept, dtype=np.float32)  # of the pixels among the points, as `models.layers.interpolation`
-    if upsampling == "align-corners":
-        position *= np.float32(points - 1) / np.float32(max(padded - 1, 1))
-    else:
-        centre = np.float32(0.5 if upsampling == "half-pixel" else 0)
-        position = (position + centre) * (np.float32(points) / np.float32(padded)) - centre
-    position = np.clip(position, 0, points - 1)
+    position = positions(points, padded, kept, upsampling)
     before = np.minimum(position.astype(int), max(points - 2, 0))
     cells, first, counts = np.unique(before, return_index=True, return_counts=True)
     pixels = first + np.minimum(np.arange(counts.max())[:, None], counts - 1)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from errors import UserError
-from files.records import RecordError, read_json
+from files.records import RecordError, checked, read_json
 
 DESCRIPTION = "export.json"
+_REMEDY = "Export the model again"
 
 
 class ExportError(UserError, ValueError):
@@ -34,10 +35,11 @@ def read_description(folder: str | Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        read_json(path, ExportRecord, "Export the model again")
-        return read_json(path, dict[str, Any], "")
+        described = read_json(path, dict[str, Any], _REMEDY)
+        checked(described, ExportRecord, path, _REMEDY)
     except RecordError as error:
         raise ExportError(str(error)) from error
+    return described
 
 
 def check_whole(path: Path) -> None:

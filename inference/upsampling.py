@@ -39,10 +39,17 @@ def upsampled(small: np.ndarray, padded: Size, size: Size, upsampling: str) -> n
 
 def _weights(small: int, padded: int, kept: int, upsampling: str) -> np.ndarray:
     """float32 (kept, small): the first rows of `models.layers.interpolation`."""
-    position = np.arange(kept, dtype=np.float32)[:, None]
-    if upsampling == "align-corners":
-        position = position * np.float32((small - 1) / max(padded - 1, 1))
-    else:
-        centre = np.float32(0.5 if upsampling == "half-pixel" else 0.0)
-        position = np.clip((position + centre) * np.float32(small / padded) - centre, 0, small - 1)
+    position = positions(small, padded, kept, upsampling)[:, None]
     return np.maximum(1 - np.abs(position - np.arange(small, dtype=np.float32)), 0)
+
+
+def positions(points: int, padded: int, kept: int, upsampling: str) -> np.ndarray:
+    """float32 (kept,): where the first `kept` of `padded` pixels lie among so many points, to the bit as
+    `models.layers.interpolation` has it."""
+    position = np.arange(kept, dtype=np.float32)
+    if upsampling == "align-corners":
+        position *= np.float32(points - 1) / np.float32(max(padded - 1, 1))
+    else:
+        centre = np.float32(0.5 if upsampling == "half-pixel" else 0)
+        position = (position + centre) * (np.float32(points) / np.float32(padded)) - centre
+    return np.clip(position, 0, points - 1)

@@ -27,9 +27,9 @@ def write_onnx(served: Served, path: Path) -> None:
 def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:
     """All but preprocessing and the first convolutions in 8 bits (QDQ), weights per channel.
 
-    uint8 image (1, H, W, 3) → float32 small logits. Calibrated by each
-    activation's least and largest value, averaged over the pictures, which loses less than the outermost: mIoU 90.53
-    instead of 90.19, the float network's being 90.87 (docs/measurements.md).
+    uint8 image (1, H, W, 3) → float32 small logits. Calibrated by each activation's least and largest value, averaged
+    over the pictures, which loses less than the outermost: mIoU 90.53 instead of 90.19, the float network's being 90.87
+    (docs/measurements.md).
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
