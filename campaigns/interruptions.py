@@ -98,6 +98,8 @@ class Attack:
                 process, said = self.killed(out)
                 told.append(f"{said}: {process.code}")
                 done += 1
+                if self.was_done(process):
+                    break
                 if wrong := self.wrong_end(process, said):
                     tally.add(self.name, wrong, " then ".join(told), process.said)
                     return done
@@ -140,9 +142,12 @@ class Attack:
         # Before the program listens, a signal ends the process as it does any.
         return None if process.code == -number and not process.said else Outcome.TRACEBACK
 
+    def was_done(self, process):
+        """Whether a data set was refused because the one before it, killed or not, had written it."""
+        return process.code == 2 and "is not empty" in process.said and "prepare_data" in self.name
+
     def judged(self, out, process):
-        was_done = process.code == 2 and "is not empty" in process.said and "prepare_data" in self.name
-        if process.code and not was_done:
+        if process.code and not self.was_done(process):
             return Outcome.TRACEBACK, f"{process.code}: {process.said}"
         if (found := results(out)) != self.wanted:
             return Outcome.OTHER, f"differs: {different(found, self.wanted)}"

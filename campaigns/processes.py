@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import command_line
+from engine import stopping
 
 PROGRAMS = (
     "train_seg eval_seg predict_seg export_seg train_cls eval_cls predict_cls export_cls extract_features inspect_ckpt "
@@ -110,11 +111,16 @@ def start(
     files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed when they are read
     sys.stdout.flush()
     sys.stderr.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)  # until the new process answers as any new one
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return Process(pid, files)
     code = 70
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.setsid()
         out = files[0].fileno() if stdout is None else os.open(stdout, os.O_WRONLY)
         for number, file in (1, out), (2, files[1].fileno()):

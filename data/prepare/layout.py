@@ -66,9 +66,9 @@ def write_data_set(
     Raises:
         DataError: a folder with something in it, fewer than two images, a mask of another size than its image.
     """
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out}: is not empty; name a new folder.")
-    with folder_in(out.parent) as beside_it:
+    with folder_in(out.parent) as beside_it:  # which clears what one that was killed has left, a finished one too
+        if out.is_dir() and any(out.iterdir()):
+            raise DataError(f"{out}: is not empty; name a new folder.")
         data = beside_it / "data"
         names = _write_samples(data, samples, link)
         sets = _write_sets(data, out, names, class_names, val_share, seed)
