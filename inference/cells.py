@@ -5,6 +5,7 @@ it. So where one class has the largest at all four, it has it in the whole cell.
 a usual picture, are interpolated, and only the classes that can have the largest there.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,7 @@ class _Cells:
     weights: np.ndarray
 
 
+@functools.lru_cache(maxsize=16)  # pictures often share their size
 def _along(points: int, padded: int, kept: int, upsampling: str) -> _Cells:
     """The cells of an axis of so many points that becomes `padded` pixels, as far as the first `kept` of these."""
     position = positions(points, padded, kept, upsampling)

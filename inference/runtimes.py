@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 
 from data.imagenet import imagenet_names
@@ -156,10 +157,11 @@ class Export(ABC):
         if self.fixed is None or images.shape[1:3] == self.fixed:
             return images
         self._fits(*images.shape[1:3])
-        fed = np.empty((len(images), *self.fixed, 3), np.uint8)
-        fed[:] = np.asarray(self.inside.get("padding", 0), np.uint8)
-        fed[:, : images.shape[1], : images.shape[2]] = images
-        return fed
+        below, right = (side - taken for side, taken in zip(self.fixed, images.shape[1:3], strict=True))
+        mean_pixel = self.inside.get("padding", [0, 0, 0])
+        return np.stack(
+            [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=mean_pixel) for image in images]
+        )
 
     def _fits(self, height: int, width: int) -> None:
         rows, columns = self.fixed or (height, width)

@@ -47,6 +47,7 @@ __all__ = [
     "batch_norm_folded",
     "built_on_call",
     "classify",
+    "following",
     "interpolation",
     "max_pool",
     "recording",
@@ -64,12 +65,18 @@ UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")
 Activation = Callable[[Tensor], Tensor] | None
 
 _folded: ContextVar[bool] = ContextVar("folded", default=False)
+_followed: ContextVar[list | None] = ContextVar("followed", default=None)
 _to_be_restored: ContextVar[bool] = ContextVar("to_be_restored", default=False)
 
 
 def batch_norm_folded() -> AbstractContextManager:
     """Within it, all that is left of a convolution's batch norm is its beta: for the values of `models.folding`."""
     return setting(_folded, True)
+
+
+def following(convolutions: list[tuple["Conv2d", Tensor, Tensor]]) -> AbstractContextManager:
+    """Within it, every convolution that is called appends (itself, its input, its output) to the list."""
+    return setting(_followed, convolutions)
 
 
 def to_be_restored() -> AbstractContextManager:
@@ -199,14 +206,22 @@ class Conv2d(Module):
 
     def call(self, x: Tensor) -> Tensor:
         """(N, H, W, in) → (N, ceil(H / stride), ceil(W / stride), out)."""
-        x = self._convolve(x)
+        taken, x = x, self._convolve(x)
         if self.normalizer is None:
             x = add_bias(x, ops.cast(self.bias, x.dtype))
         elif _folded.get():
             x = add_bias(x, ops.cast(self.normalizer.beta, x.dtype))
         else:
             x = self.normalizer(x)
-        return self.activation(x) if self.activation else x
+        given = self.activation(x) if self.activation else x
+        if (followed := _followed.get()) is not None:
+            followed.append((self, taken, given))
+        return given
+
+    @property
+    def folded_bias(self) -> Any:
+        """The variable that is added to what is convolved, once a batch norm is folded into the kernel."""
+        return self.bias if self.normalizer is None else self.normalizer.beta
 
 
 class AtrousConv2d(Conv2d):

@@ -67,9 +67,9 @@ class Outcome:
         if self.seconds is not None:
             said += f", {self.seconds:.3f} s an image"
         if real := self.told.get("on real pictures"):
+            said += f"; {self.told['calibrated on']}: "
             said += (
-                f"; in float: {self.told['in float']}; "
-                f"{self.told['calibrated on']}: {100 * real['label_agreement']:.3f} % of the labels, mIoU "
+                f"{100 * real['label_agreement']:.3f} % of the labels, mIoU "
                 f"{100 * real['miou']:.2f} where the model has {100 * real['model_miou']:.2f}"
             )
         line = f"{self.name}: {self.file}, {self.bytes / 1e6:.2f} MB; {said}"

@@ -18,7 +18,7 @@ from porting.lite import (
     write_tflite_float16,
     write_tflite_int8,
 )
-from porting.onnx import IN_FLOAT, write_onnx, write_onnx_int8
+from porting.onnx import write_onnx, write_onnx_int8
 from porting.saved_model import write_frozen, write_saved_model
 from porting.served import Served
 
@@ -40,7 +40,6 @@ class Format:
         needs: modules to be installed.
         fixed: whether a segmentation model's pictures have one size, which must be known.
         calibrated: whether the ranges of its 8 bits are measured on pictures (`--calibrate`).
-        in_float: what of it is not in 8 bits.
     """
 
     file: str
@@ -50,7 +49,6 @@ class Format:
     needs: tuple[str, ...] = ()
     fixed: bool = False
     calibrated: bool = False
-    in_float: str = ""
 
 
 ONNX, LITE = ("tf2onnx", "onnxruntime"), ("ai_edge_litert",)
@@ -62,16 +60,7 @@ FORMATS = {
     "tflite_float16": Format("model_float16.tflite", write_tflite_float16, 0.99, 0.98, LITE, fixed=True),
     "tflite_dynamic8": Format("model_dynamic8.tflite", write_tflite_dynamic8, 0.97, 0.7, LITE, fixed=True),
     "slim": Format("model.ckpt", write_slim, 1.0, 1.0),
-    "onnx_int8": Format(
-        "model_int8.onnx",
-        write_onnx_int8,
-        0.9,
-        None,
-        ONNX,
-        fixed=True,
-        calibrated=True,
-        in_float=f"preprocessing and the first {IN_FLOAT} convolutions",
-    ),
+    "onnx_int8": Format("model_int8.onnx", write_onnx_int8, 0.9, None, ONNX, fixed=True, calibrated=True),
     "tflite_int8": Format("model_int8.tflite", write_tflite_int8, 0.9, None, LITE, fixed=True, calibrated=True),
     "tflite_exact": Format("model_exact.tflite", write_tflite_exact, 0.999, None, LITE, fixed=True),
 }

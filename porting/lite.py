@@ -38,11 +38,10 @@ def write_tflite_int8(served: ServedSegmenter, path: Path) -> None:
 
     The converter calibrates by the least and the largest value of each activation.
     """
-
-    def pictures() -> Any:
-        return ([served.fed(picture).astype(np.float32)] for picture in served.calibration)
-
-    _write(served, served.small, path, [tf.lite.Optimize.DEFAULT], calibrated_on=pictures)
+    _write(
+        *(served, served.centred[0], path, [tf.lite.Optimize.DEFAULT]),
+        calibrated_on=lambda: ([image] for image in served.calibrating()),
+    )
 
 
 def _write(
@@ -63,6 +62,11 @@ def _write(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(converter.convert()))
+    if calibrated_on is not None:
+        (takes,) = model.subgraphs[0].inputs
+        step = model.subgraphs[0].tensors[takes].quantization.scale
+        if abs(step[0] - 1) > 1e-6:  # pixels would be taken for others
+            raise RuntimeError(f"{path.name}: a step of its input is {step[0]} of a pixel's, not 1")
     _describe(model, json.dumps(served.description).encode())
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 

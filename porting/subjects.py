@@ -121,7 +121,6 @@ class Segmentation(Subject):
             return {}
         return {
             "calibrated on": self.calibration.said,
-            "in float": FORMATS[name].in_float or "nothing",
             "on real pictures": compared_on(self.calibration.samples, self._reference, exported),
         }
 
