@@ -6,6 +6,9 @@ What is timed, from the outside: uint8 RGB (H, W, 3) in, uint8 (H, W) out, so th
 corners aligned and argmax are in it. Every contestant lives in a process of its own and gets the same image. The parent
 lets one at a time predict, A B C A B C …, so that whatever else the machine does falls on all alike: quote the ratios,
 not the seconds. `bfloat16` kernels are rounded once; the PyTorch contestants called `autocast` keep float32 kernels.
+
+Those of 8 bits take part where `--exported` names a folder of export_seg.py with them, of the same network and size,
+and `--image` a picture, of which all get the upper left corner, padded with grey.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import functools
 import statistics
 import sys
 import tempfile
+from pathlib import Path
 
 import turns
 
@@ -21,25 +25,33 @@ TITLES = {
     "saved_model": "its SavedModel",
     "onnx": "its ONNX in ONNX Runtime",
     "tflite": "its TFLite in LiteRT",
+    "onnx_int8": "its ONNX of 8 bits",
+    "tflite_int8": "its TFLite of 8 bits",
     "torch": "PyTorch, channels_last",
     "torch-compile": "PyTorch, torch.compile",
     "torch-autocast": "PyTorch, autocast",
     "torch-autocast-compile": "PyTorch, autocast, torch.compile",
 }
 EXPORTS = ("saved_model", "onnx", "tflite")  # porting.export's names
-ONLY_IN = {"float32": EXPORTS, "bfloat16": ("torch-autocast", "torch-autocast-compile")}
+OF_8_BITS = ("onnx_int8", "tflite_int8")
+ONLY_IN = {"float32": (*EXPORTS, *OF_8_BITS), "bfloat16": ("torch-autocast", "torch-autocast-compile")}
 WARM_UP = 3
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    turns.add_arguments(parser, contestants=list(TITLES), size=513, rounds=15)
+    usual = [name for name in TITLES if name not in OF_8_BITS]
+    turns.add_arguments(parser, contestants=usual, size=513, rounds=15)
+    parser.add_argument("--exported", metavar="FOLDER", help="exports to take, instead of exporting random weights")
+    parser.add_argument("--image", metavar="FILE", help="what is labelled [noise]")
     parser.add_argument("--precision", choices=["float32", "bfloat16", "both"], default="both")
     parser.add_argument("--worker", choices=TITLES, help=argparse.SUPPRESS)
     parser.add_argument("--exports", help=argparse.SUPPRESS)  # where the parent keeps them for its workers
     args = parser.parse_args(argv)
     if not args.worker:
         turns.check_arguments(parser, args, TITLES)
+        if set(args.contestants) & set(OF_8_BITS) and not (args.exported and args.image):
+            parser.error(f"{', '.join(OF_8_BITS)} are calibrated on pictures: --exported FOLDER and --image FILE")
     return args
 
 
@@ -64,7 +76,10 @@ def work(args):
     answers = turns.answer_stream()
     import numpy as np
 
-    image = np.random.default_rng(0).integers(0, 256, (args.size, args.size, 3), dtype=np.uint8)
+    if args.image:
+        image = np.load(args.image)
+    else:
+        image = np.random.default_rng(0).integers(0, 256, (args.size, args.size, 3), dtype=np.uint8)
     state = {}
 
     def build():
@@ -95,8 +110,10 @@ def main(argv=None):
     load = turns.load_before()
     precisions = ["float32", "bfloat16"] if args.precision == "both" else [args.precision]
     with tempfile.TemporaryDirectory() as exports:
-        settings = ["--size", args.size, "--exports", exports]
-        for name in args.contestants if "float32" in precisions else []:
+        settings = ["--size", args.size, "--exports", args.exported or exports]
+        if args.image:
+            settings += ["--image", corner(args.image, args.size, Path(exports, "image.npy"))]
+        for name in args.contestants if "float32" in precisions and not args.exported else []:
             if name in EXPORTS:
                 with turns.Worker(__file__, "ours", ["--precision", "float32", *settings]) as worker:
                     worker.ask(name)
@@ -106,6 +123,19 @@ def main(argv=None):
                 lines += [*section(precision, names, args, settings, load), ""]
     turns.publish(lines[:-1], args.out)
     return 0
+
+
+def corner(image, size, path):
+    """Writes the upper left corner of an image file, uint8 RGB (size, size, 3), as `path` → it, for all to load."""
+    import numpy as np
+
+    from data.images import read_image
+
+    picture = read_image(image)[:size, :size]
+    whole = np.full((size, size, 3), 128, np.uint8)
+    whole[: picture.shape[0], : picture.shape[1]] = picture
+    np.save(path, whole)
+    return path
 
 
 def able_to(precision, names):

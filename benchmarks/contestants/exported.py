@@ -5,7 +5,13 @@ from pathlib import Path
 
 from inference.runtimes import open_export, read_description
 
-RUNTIMES = {"saved_model": "tensorflow", "onnx": "onnxruntime", "tflite": "ai_edge_litert"}
+RUNTIMES = {
+    "saved_model": "tensorflow",
+    "onnx": "onnxruntime",
+    "onnx_int8": "onnxruntime",
+    "tflite": "ai_edge_litert",
+    "tflite_int8": "ai_edge_litert",
+}
 
 
 def predictor(folder, name):
