@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from files.writing import temporary_folder
-from inference.runtimes import INSIDE, require
+from inference.exported import INSIDE, require
 from porting.served import Served, ServedSegmenter
 
 IN_FLOAT = 4  # convolutions, the first; they lose most: without them mIoU is 82.01 instead of 80.43 (float32: 82.24)
