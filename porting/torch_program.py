@@ -76,17 +76,19 @@ def trace(folder: Path, path: Path) -> None:
 
 
 def _tidy(graph: Any) -> None:
-    """Drops what Keras asks for in vain, of every layer: casts to the type that is there, looks at what that is, and an
-    order of axes that the next operation undoes, which costs two copies."""
+    """Drops what Keras asks for in vain, of every layer: casts to the type that is there, looks at what that is, an
+    order of axes that the next operation undoes, which costs two copies, and a copy of each weight in every call."""
     import torch
 
     aten = torch.ops.aten
+    # A constant is copied, and taken out of what learns, lest it be changed: nothing here changes any.
+    unchanged = (aten.lift_fresh_copy.default, aten.detach_.default)
     casts = (aten.to.dtype, aten.to.device, aten.to.dtype_layout)
     for node in list(graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
             continue
-        in_vain = node.target is aten.contiguous.default and not node.kwargs
+        in_vain = node.target in unchanged or (node.target is aten.contiguous.default and not node.kwargs)
         if in_vain or (node.target in casts and node.meta["val"].dtype == node.args[0].meta["val"].dtype):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
