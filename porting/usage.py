@@ -4,7 +4,7 @@ project."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.views import SQUARE, STRETCH
+from data.views import SHORTER_SIDE, SQUARE, STRETCH, View
 
 README = "README.md"
 
@@ -27,11 +27,40 @@ _CROPPED = """picture = picture[:{rows}, :{columns}]  # this file takes {columns
 image = np.full((1, {rows}, {columns}, 3), {padding}, np.uint8)  # smaller ones are padded with the mean pixel
 image[0, : picture.shape[0], : picture.shape[1]] = picture
 """
-_SEEN = """height, width = picture.shape[:2]
-down, across = {down}, {across}  # what is seen of it: {view}
-box = ((width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2)
-image = Image.fromarray(picture).resize(({side}, {side}), Image.Resampling.{filter}, box)  # as near as Pillow comes
-image = np.array(image)[None]
+# What a classifier is shown of a picture, by rule (`data.views.View`): the part seen, and what its pixels become.
+_SEEN = {
+    SQUARE: """side = max(1, round(min(picture.shape[:2]) * {share}))  # of the central square, resized by area
+top, left = ((length - side) // 2 for length in picture.shape[:2])
+seen = picture[top : top + side, left : left + side]
+
+def weights(pixels):
+    step, at = pixels / {side}, np.arange(pixels)
+    if step >= 1:
+        edges = np.arange({side} + 1)[:, None] * step
+        return np.maximum(0, np.minimum(edges[1:], at + 1) - np.maximum(edges[:-1], at)) / step
+    near = np.clip((np.arange({side}) + 0.5) * step - 0.5, 0, pixels - 1)
+    return np.maximum(0, 1 - abs(near[:, None] - at))
+""",
+    SHORTER_SIDE: """seen = picture
+
+def weights(pixels):  # resized to a shorter side of {shorter}, bilinearly; the middle is cut out
+    resized = round(pixels * {shorter} / min(picture.shape[:2]))
+    step = pixels / resized
+    at = ((resized - {side}) // 2 + np.arange({side}) + 0.5) * step
+    shares = np.maximum(0, 1 - abs(at[:, None] - np.arange(pixels) - 0.5) / max(step, 1))
+    return shares / shares.sum(1, keepdims=True)
+""",
+    STRETCH: """top, left = (int((side - side * {share}) / 2) for side in picture.shape[:2])
+seen = picture[top : picture.shape[0] - top, left : picture.shape[1] - left]  # resized bilinearly, as TensorFlow 1 does
+
+def weights(pixels):
+    at = np.minimum(np.arange({side}) * (pixels / {side}), pixels - 1)
+    return np.maximum(0, 1 - abs(at[:, None] - np.arange(pixels)))
+""",
+}
+_RESIZED = """
+image = weights(seen.shape[0]) @ seen.transpose(2, 0, 1) @ weights(seen.shape[1]).T
+image = np.rint(image).astype(np.uint8).transpose(1, 2, 0)[None]
 """
 _PADDED = """padded = lambda side: {known}  # what {whose} pads a side to
 """
@@ -163,7 +192,7 @@ def _program(entry: Mapping[str, Any], described: Mapping[str, Any]) -> str:
     image = next(iter(entry["inputs"].values()))
     rows, columns = image[1:3]
     if "left to do" in entry and not segments:
-        lines.append(_seen(entry) if suffix != "huggingface" else "")
+        lines.append(seen_of(entry) if suffix != "huggingface" else "")
     elif "largest" in entry:
         lines.append("image = picture[:{}, :{}][None]  # this file takes no larger ones\n".format(*entry["largest"]))
     elif rows is None or columns is None:
@@ -204,10 +233,10 @@ def _padded(entry: Mapping[str, Any], whose: str) -> str:
     return _PADDED.format(known=known, whose=whose)
 
 
-def _seen(entry: Mapping[str, Any]) -> str:
-    share, rule = entry["central_fraction"], entry["resize"]
-    down, across = (
-        f"{share} * {of}" for of in (("height", "width") if rule == STRETCH else ["min(height, width)"] * 2)
-    )
-    resampling = "BOX" if rule == SQUARE else "BILINEAR"
-    return _SEEN.format(down=down, across=across, side=entry["image_size"], filter=resampling, view=rule)
+def seen_of(entry: Mapping[str, Any]) -> str:
+    """Lines that make `image`, uint8 (1, size, size, 3), of `picture`: what a classifier's View is, in NumPy alone.
+
+    entry: what export.json says of a format.
+    """
+    view = View(entry["image_size"], entry["central_fraction"], entry["resize"])
+    return _SEEN[view.rule].format(side=view.size, share=view.fraction, shorter=view.shorter_side) + _RESIZED
