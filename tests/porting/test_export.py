@@ -23,21 +23,17 @@ from files.writing import WriteError
 from inference.evaluation import predicted
 from inference.export_record import ExportError, read_description
 from inference.opening import open_segmenter
-from inference.predictor import ModelPredictor
 from inference.runtimes import open_export
 from models.checkpoint import open_checkpoint
-from models.deeplab_v3 import DeepLabV3
-from models.resnet import Bottleneck, ResNet
 from models.weight_init import named_variables
 from porting.export import check_installed, drawn_picture, export
 from porting.formats import FORMATS
 from porting.saved_model import write_frozen
-from tests.networks import randomize
+from tests.small_segmenter import CROP, levelled, opened, small_segmenter
 
 # Keras reads and writes HDF5 in a way that NumPy 2 only just allows.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-CROP = 65
 EXTRAS = ("torch", "huggingface")  # tests/porting/test_handed_over.py
 ALL = tuple(name for name in FORMATS if name not in EXTRAS)
 RUNTIMES = [name for name in ALL if name != "slim"]
@@ -58,25 +54,9 @@ def pictures(tmp_path_factory):
     return [np.ascontiguousarray(part) for part in (picture[:CROP, :CROP], picture[20:60, 30:87], picture[:50])]
 
 
-def opened(model):
-    predictor = ModelPredictor(model, CLASS_NAMES, CROP)
-    return SimpleNamespace(model=model, class_names=CLASS_NAMES, crop_size=CROP, predictor=lambda: predictor)
-
-
 @pytest.fixture(scope="module")
 def model(pictures):
-    """DeepLab v3 of five classes on a tiny ResNet; random weights, and all classes equally likely on the pictures."""
-    with keras.name_scope("deeplab_v3"):
-        backbone = ResNet("resnet_v2_50", Bottleneck, (1, 1, 1, 1), output_stride=16, width=8)
-        backbone.build()
-    model = DeepLabV3(backbone, 5)
-    model.build()
-    randomize(named_variables(model))
-    predictor = ModelPredictor(model, CLASS_NAMES, CROP)
-    bias = model.logits.layers[0].bias
-    likely = [np.log(predictor.probabilities(picture)).mean((0, 1)) for picture in pictures]
-    bias.assign(bias - np.mean(likely, axis=0))
-    return model
+    return levelled(small_segmenter(), pictures)
 
 
 @pytest.fixture(scope="module")

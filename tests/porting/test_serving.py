@@ -5,23 +5,17 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from data.sample import CLASS_NAMES
 from engine.options import Exporting
-from inference.predictor import ModelPredictor
-from models.deeplab_v3 import DeepLabV3
-from models.resnet import Bottleneck, ResNet
-from models.weight_init import named_variables
 from porting.export import drawn_picture, export
 from tests.browser import chromium
-from tests.networks import randomize
+from tests.small_segmenter import levelled, opened, small_segmenter
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "node_modules" / "onnxruntime-web" / "dist"
@@ -36,19 +30,10 @@ def picture():
 def exported(picture, tmp_path_factory):
     """(the folder of an ONNX export, the labels that its model gives the picture)."""
     folder = tmp_path_factory.mktemp("served")
-    with keras.name_scope("deeplab_v3"):
-        backbone = ResNet("resnet_v2_50", Bottleneck, (1, 1, 1, 1), output_stride=16, width=8)
-        backbone.build()
-    model = DeepLabV3(backbone, 5)
-    model.build()
-    randomize(named_variables(model))
-    predictor = ModelPredictor(model, CLASS_NAMES, 65)
-    bias = model.logits.layers[0].bias
-    bias.assign(bias - np.log(predictor.probabilities(picture)).mean((0, 1)))
-    opened = SimpleNamespace(model=model, class_names=CLASS_NAMES, crop_size=65)
-    (outcome,) = export(opened, "m", folder / "exported", ("onnx",), picture, Exporting())
+    source = opened(levelled(small_segmenter(), [picture]))
+    (outcome,) = export(source, "m", folder / "exported", ("onnx",), picture, Exporting())
     assert outcome.good
-    labels = ModelPredictor(model, CLASS_NAMES, 65).labels(picture)
+    labels = source.predictor().labels(picture)
     assert len(np.unique(labels)) > 1
     return folder, labels
 
