@@ -9,9 +9,12 @@ python export_cls.py --ckpt runs/cls --out exported --image photo.jpg
   tflite_float16   exported/model_float16.tflite   the same, weights in 16 bits
   tflite_dynamic8  exported/model_dynamic8.tflite  the same, weights in 8 bits, activations too while they are used
   slim             exported/model.ckpt.*           a checkpoint under slim's names, without optimizer slots
+  keras            exported/model.keras            Keras, on any backend, with this project's layers
+  torch            exported/model.pt2              PyTorch alone; pictures cropped to what the network sees
+  huggingface      exported/huggingface            Hugging Face's transformers; MobileNet v1 and v2
 
-All but the last take uint8 RGB pictures of any size and give labels and probabilities; crop, resizing and preprocessing
-are inside. exported/export.json says what the classes are.
+Without --formats the first seven are written. Those but slim take uint8 RGB pictures of any size and give labels and
+probabilities; crop, resizing and preprocessing are inside. exported/export.json says what the classes are.
 
 Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
 """

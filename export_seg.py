@@ -13,10 +13,14 @@ python export_seg.py --ckpt runs/seg --out exported --calibrate VOC2012
   tflite_dynamic8  exported/model_dynamic8.tflite  the same, weights in 8 bits, activations too while they are used
   tflite_int8      exported/model_int8.tflite      the same, all in 8 bits
   slim             exported/model.ckpt.*           a checkpoint under slim's names, without optimizer slots
+  keras            exported/model.keras            Keras, on any backend, with this project's layers
+  torch            exported/model.pt2              PyTorch alone; pictures of up to --crop-size pixels
+  huggingface      exported/huggingface            Hugging Face's transformers; DeepLab on MobileNet v2
 
-Without --formats all are written but tflite_exact and, without --calibrate, those of 8 bits.
+Without --formats the first are written, as far as slim, but tflite_exact and, without --calibrate, those of 8 bits.
 
-All but the last take uint8 RGB pictures and give labels; preprocessing, padding and upsampling are inside.
+All but slim, keras and huggingface take uint8 RGB pictures and give labels; preprocessing, padding and upsampling are
+inside.
 exported/README.md has a short program for each, exported/export.json says what the classes are.
 
 Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
@@ -33,7 +37,8 @@ from errors import UserError
 
 USUAL = ("saved_model", "pb", "onnx", "tflite", "tflite_float16", "tflite_dynamic8", "slim")
 CALIBRATED = ("onnx_int8", "tflite_int8")
-FORMATS = (*USUAL, *CALIBRATED, "tflite_exact")
+HANDED_OVER = ("keras", "torch", "huggingface")
+FORMATS = (*USUAL, *CALIBRATED, *HANDED_OVER, "tflite_exact")
 
 
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,8 +20,9 @@ from engine.options import Exporting
 from files.records import sealed
 from files.writing import folder_in, temporary_files_in, temporary_folder, write_whole
 from inference.export_record import DESCRIPTION, ExportError, checksum, read_description
+from inference.exported import require
 from inference.opening import OpenedClassifier, OpenedSegmenter
-from inference.runtimes import open_export, require
+from inference.runtimes import open_export
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
 from porting.formats import FORMATS

@@ -1,7 +1,8 @@
 """The formats that a model is exported in, each with what writes it.
 
-All but the slim checkpoint hold one graph of constants (`porting.served`): uint8 pictures in, with all that is done to
-a picture inside, and inside too what the file is, as JSON (`inference.runtimes.INSIDE`).
+The slim checkpoint, the Keras file and the folder for `transformers` hold the network; all others one graph of
+constants (`porting.served`, `porting.torch_program`): uint8 pictures in, with all that is done to a picture inside. All
+but the checkpoint hold what the file is, as JSON (`inference.exported.INSIDE`).
 """
 
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 from inference.runtimes import SAVED_MODEL
 from models.weight_init import save_checkpoint
+from porting import huggingface
+from porting.keras_file import write_keras
 from porting.lite import (
     write_tflite,
     write_tflite_dynamic8,
@@ -21,6 +24,7 @@ from porting.lite import (
 from porting.onnx import write_onnx, write_onnx_int8
 from porting.saved_model import write_frozen, write_saved_model
 from porting.served import Served
+from porting.torch_program import write_torch
 
 
 def write_slim(served: Served, path: Path) -> None:
@@ -40,6 +44,7 @@ class Format:
         needs: modules to be installed.
         fixed: whether a segmentation model's pictures have one size, which must be known.
         calibrated: whether the ranges of its 8 bits are measured on pictures (`--calibrate`).
+        refused: function of Served → why the format cannot hold it, None where it can.
     """
 
     file: str
@@ -49,6 +54,7 @@ class Format:
     needs: tuple[str, ...] = ()
     fixed: bool = False
     calibrated: bool = False
+    refused: Callable[[Served], str | None] = lambda _: None
 
 
 ONNX, LITE = ("tf2onnx", "onnxruntime"), ("ai_edge_litert",)
@@ -62,5 +68,14 @@ FORMATS = {
     "slim": Format("model.ckpt", write_slim, 1.0, 1.0),
     "onnx_int8": Format("model_int8.onnx", write_onnx_int8, 0.9, None, ONNX, fixed=True, calibrated=True),
     "tflite_int8": Format("model_int8.tflite", write_tflite_int8, 0.9, None, LITE, fixed=True, calibrated=True),
+    "keras": Format("model.keras", write_keras, overlap=0.999),
+    "torch": Format("model.pt2", write_torch, overlap=0.999, needs=("torch",), fixed=True),
+    "huggingface": Format(
+        "huggingface",
+        huggingface.write_huggingface,
+        overlap=0.999,
+        needs=("safetensors", "torch", "transformers"),
+        refused=huggingface.refused,
+    ),
     "tflite_exact": Format("model_exact.tflite", write_tflite_exact, 0.999, None, LITE, fixed=True),
 }

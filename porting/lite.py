@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from inference.runtimes import INSIDE
+from inference.exported import INSIDE
 from porting.served import Served, ServedSegmenter
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from files.writing import temporary_folder
-from inference.runtimes import INSIDE, require
+from inference.exported import INSIDE, require
 from porting.served import Served, ServedSegmenter
 
 AXES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from files.writing import temporary_folder
-from inference.runtimes import INSIDE
+from inference.exported import INSIDE
 from porting.served import Served
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from data.voc import palette
 from engine.options import Exporting
+from inference.exported import Export
 from inference.opening import OpenedClassifier, OpenedSegmenter
 from inference.predictor import ModelPredictor
-from inference.runtimes import Export
 from models.preprocessing import Preprocessing
 from porting.calibration import calibration_of, compared_on
 from porting.formats import FORMATS
@@ -42,9 +42,9 @@ class Subject(ABC):
     def needed(self, name: str) -> float:
         """How well the format `name` must agree, a fraction."""
 
-    @abstractmethod
     def refused(self, formats: Sequence[str]) -> str | None:
         """Why it cannot be exported in these formats, and what to do; None where it can."""
+        return next(filter(None, (FORMATS[name].refused(self.served) for name in formats)), None)
 
     @abstractmethod
     def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
@@ -102,7 +102,7 @@ class Segmentation(Subject):
             )
         if not self.calibration and (calibrated := [name for name in formats if FORMATS[name].calibrated]):
             return f"{', '.join(calibrated)}: measured on pictures; name some of the training set with --calibrate DATA"
-        return None
+        return super().refused(formats)
 
     def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
         """Of a format of one size, as much of the picture as fits into it."""
@@ -152,7 +152,9 @@ class Classification(Subject):
     def refused(self, formats: Sequence[str]) -> str | None:
         """Some formats are of segmentation models alone."""
         others = [name for name in formats if FORMATS[name].overlap is None]
-        return f"{', '.join(others)}: of segmentation models alone; leave them out of --formats" if others else None
+        if others:
+            return f"{', '.join(others)}: of segmentation models alone; leave them out of --formats"
+        return super().refused(formats)
 
     def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
         """The worse of the two pictures."""

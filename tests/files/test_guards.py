@@ -63,6 +63,8 @@ WRITTEN = {
     "models/weight_init.py:Rules.targets": NAMES,
     "porting/export.py:_move": WITHIN,
     "porting/graph_names.py:Names.renamed": NAMES,
+    "porting/huggingface.py:write_huggingface": FORMAT,
+    "porting/keras_file.py:write_keras": FORMAT,
     "porting/lite.py:_write": FORMAT,
     "porting/onnx.py:write_onnx": FORMAT,
     "porting/onnx.py:write_onnx_int8": FORMAT,
@@ -81,10 +83,14 @@ READ = {
     "data/prepare/pictures.py:read_colours": "a user's colour map, a line of it",
     "engine/run_data.py:RunData.read": "data.csv, whose SHA-256 is in config.json",
     "engine/run_directory.py:RunDirectory.__init__": "what it wrote itself into memory",
+    "inference/networks.py:KerasExport._open": INSIDE,
+    "inference/networks.py:TorchExport._open": INSIDE,
+    "inference/networks.py:TransformersExport._open": INSIDE,
     "inference/runtimes.py:FrozenExport._open": INSIDE,
     "inference/runtimes.py:OnnxExport._open": INSIDE,
     "inference/runtimes.py:SavedModelExport._open": INSIDE,
     "inference/runtimes.py:_inside_lite": INSIDE,
+    "porting/torch_program.py:trace": "what `write_torch` has just written",
     "training/report.py:_page": "a file of the program",
 }
 
@@ -210,8 +216,8 @@ def test_what_is_handed_a_guarded_path_is_called_nowhere_else(place):
 
 
 def test_formats_are_written_within_a_guard():
-    found = {path: re.findall(r"(?<!def )write_(?:frozen|onnx|saved_model|tflite)\(", path.read_text("utf-8"))
-             for path in modules()}  # fmt: skip
+    call = r"(?<!def )write_(?:frozen|huggingface|keras|onnx|saved_model|tflite|torch)\("
+    found = {path: re.findall(call, path.read_text("utf-8")) for path in modules()}
     assert {path.name: calls for path, calls in found.items() if calls}.keys() <= {"formats.py"}
     tree = ast.parse((HOUSE / "porting" / "export.py").read_text("utf-8"))
     used = [guarded for node, _, guarded in nodes(tree, imported(tree))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html import escape, unescape
@@ -16,6 +15,7 @@ from engine.run_directory import RunDirectory, RunError
 from files.records import sealed
 from models.weight_init import BOOKKEEPING, LOADED, MISSING, Entry, Report
 from report_run import main
+from tests import browser
 from training.report import write_report
 
 SECTIONS = ["Configuration", "Initialization", "Curves", "Classes", "Confusion matrix", "Predictions", "Speed"]
@@ -221,20 +221,8 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
     """A function of (page's path, *flags) → (stdout, stderr) of a real Chromium without a window or a network."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip(f"no Chromium on the PATH (looked for {', '.join(names)}; Debian: apt-get install chromium)")
-    profile = tmp_path_factory.mktemp("profile")
-
-    def browse(path, *flags):
-        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-        command += ["--disable-dev-shm-usage", "--disable-background-networking", f"--user-data-dir={profile}"]
-        command += ["--enable-logging=stderr", "--v=0", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        done = subprocess.run([*command, *flags, path.as_uri()], capture_output=True, text=True, timeout=90, check=True)
-        return done.stdout, done.stderr
-
-    return browse
+    browse = browser.chromium(tmp_path_factory.mktemp("profile"))
+    return lambda path, *flags: browse(path.as_uri(), *flags)
 
 
 def complaints(stderr):
