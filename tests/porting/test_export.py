@@ -389,13 +389,15 @@ def test_a_broken_file_is_said(exported, tmp_path, name, content):
         open_export(path)
 
 
-@pytest.mark.parametrize("name", ["saved_model", "model.pb", "model.onnx", "model_float32.tflite"])
+@pytest.mark.parametrize(
+    "name", ["saved_model", "model.pb", "model.onnx", "model_float32.tflite", "model_int8.onnx", "model_int8.tflite"]
+)
 def test_any_changed_byte_is_seen(exported, tmp_path, name):
     folder = tmp_path / "exports"
     shutil.copytree(exported[0], folder)
     rng = np.random.default_rng(0)
     files = [folder / name] if (folder / name).is_file() else [p for p in (folder / name).rglob("*") if p.is_file()]
-    for number in range(12):
+    for number in range(60):
         file = files[number % len(files)]
         whole = file.read_bytes()
         at = int(rng.integers(len(whole)))
