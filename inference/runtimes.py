@@ -70,7 +70,10 @@ class OnnxExport(Export):
 
     def _open(self) -> dict[str, Sequence[Any]]:
         runtime = require("onnxruntime")
-        self._session = runtime.InferenceSession(self.path, providers=runtime.get_available_providers())
+        options = runtime.SessionOptions()
+        # Else its threads go on spinning after a picture, and take the processor from what is done with the labels.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = runtime.InferenceSession(self.path, options, providers=runtime.get_available_providers())
         self.inside = json.loads(self._session.get_modelmeta().custom_metadata_map.get(INSIDE, "{}"))
         (takes,) = self._session.get_inputs()
         self.input = takes.name
