@@ -13,9 +13,11 @@ from models.layers import (
     Conv2d,
     DepthwiseConv2d,
     Module,
+    Projection,
     Scope,
     Tensor,
     Unscoped,
+    is_pixel,
     resize_bilinear,
 )
 from models.mobilenet_v3 import hard_sigmoid
@@ -46,7 +48,7 @@ def in_sequence(layers: Sequence[Module], x: Tensor) -> Tensor:
 def resized_to(x: Tensor, like: Tensor, upsampling: str) -> Tensor:
     """(N, h, w, C) → (N, H, W, C) of the size and type of `like`; one pixel is spread without arithmetic."""
     height, width = ops.shape(like)[1:3]
-    if tuple(x.shape[1:3]) == (1, 1):
+    if is_pixel(x):
         return ops.broadcast_to(x, (ops.shape(x)[0], height, width, x.shape[3]))
     return ops.cast(resize_bilinear(x, height, width, upsampling), like.dtype)
 
@@ -123,14 +125,15 @@ class ASPP(Unscoped):
             for branch, rate in enumerate(rates, start=1)
         ]
         concatenated = channels * (len(self.branches) + (pooling is not None))
-        self.concat_projection = Conv2d(concatenated, channels, 1, name="concat_projection", **options)
+        self.concat_projection = Projection(concatenated, channels, name="concat_projection", **options)
 
     def call(self, features: Tensor) -> Tensor:
         """(N, h, w, C) → (N, h, w, channels)."""
         branches = [in_sequence(branch, features) for branch in self.branches]
         if self.image_pooling:
-            branches.insert(0, resized_to(self.image_pooling(features), branches[0], self.upsampling))
-        return self.concat_projection(ops.concatenate(branches, axis=-1))
+            pooled = self.image_pooling(features)
+            branches.insert(0, pooled if is_pixel(pooled) else resized_to(pooled, branches[0], self.upsampling))
+        return self.concat_projection(branches)
 
 
 class DensePredictionCell(Module):
@@ -179,8 +182,8 @@ class LiteRASPP(Unscoped):
 
     def call(self, features: Tensor) -> Tensor:
         """(N, h, w, C) → (N, h, w, channels)."""
-        x = self.aspp0(features)
-        return x * resized_to(self.gate(features), x, self.upsampling)
+        x, gate = self.aspp0(features), self.gate(features)
+        return x * (gate if is_pixel(gate) else resized_to(gate, x, self.upsampling))
 
 
 class Decoder(Module):

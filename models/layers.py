@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -39,8 +39,10 @@ __all__ = [
     "BatchNorm",
     "Conv2d",
     "DepthwiseConv2d",
+    "Followed",
     "Module",
     "Network",
+    "Projection",
     "Scope",
     "Tensor",
     "Unscoped",
@@ -49,6 +51,7 @@ __all__ = [
     "classify",
     "following",
     "interpolation",
+    "is_pixel",
     "max_pool",
     "recording",
     "replicas",
@@ -74,8 +77,18 @@ def batch_norm_folded() -> AbstractContextManager:
     return setting(_folded, True)
 
 
-def following(convolutions: list[tuple["Conv2d", Tensor, Tensor]]) -> AbstractContextManager:
-    """Within it, every convolution that is called appends (itself, its input, its output) to the list."""
+class Followed(NamedTuple):
+    """A convolution that was called: which channels of its kernel were convolved with what it took; what it gave, None
+    of all but the last of several that it adds up."""
+
+    layer: "Conv2d"
+    channels: slice
+    taken: Tensor
+    given: Tensor | None
+
+
+def following(convolutions: list[Followed]) -> AbstractContextManager:
+    """Within it, every convolution that is called appends itself to the list."""
     return setting(_followed, convolutions)
 
 
@@ -206,22 +219,57 @@ class Conv2d(Module):
 
     def call(self, x: Tensor) -> Tensor:
         """(N, H, W, in) → (N, ceil(H / stride), ceil(W / stride), out)."""
-        taken, x = x, self._convolve(x)
+        given = self._finished(self._convolve(x))
+        self._told(x, given)
+        return given
+
+    def _finished(self, x: Tensor) -> Tensor:
+        """What was convolved, with its bias or norm, and its activation."""
         if self.normalizer is None:
             x = add_bias(x, ops.cast(self.bias, x.dtype))
         elif _folded.get():
             x = add_bias(x, ops.cast(self.normalizer.beta, x.dtype))
         else:
             x = self.normalizer(x)
-        given = self.activation(x) if self.activation else x
+        return self.activation(x) if self.activation else x
+
+    def _told(self, taken: Tensor, given: Tensor | None, channels: slice = slice(None)) -> None:
         if (followed := _followed.get()) is not None:
-            followed.append((self, taken, given))
-        return given
+            followed.append(Followed(self, channels, taken, given))
 
     @property
     def folded_bias(self) -> Any:
         """The variable that is added to what is convolved, once a batch norm is folded into the kernel."""
         return self.bias if self.normalizer is None else self.normalizer.beta
+
+
+class Projection(Conv2d):
+    """A 1x1 `Conv2d` of maps side by side, of which the first may be one pixel that counts at every place.
+
+    That one's share is computed once, as if it were spread over the map and concatenated, which takes longer than all
+    of it: 2.3 of MobileNet v2's 8.9 ms in LiteRT's 8 bits.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        super().__init__(in_channels, out_channels, 1, **kwargs)
+
+    def call(self, maps: Sequence[Tensor]) -> Tensor:
+        """(N, 1, 1, C) or (N, h, w, C), and (N, h, w, C) each → (N, h, w, out)."""
+        first, *others = maps
+        if not others or not is_pixel(first):
+            return super().call(ops.concatenate(maps, axis=-1))
+        rest = ops.concatenate(others, axis=-1) if len(others) > 1 else others[0]
+        count = first.shape[-1]
+        share = convolve(first, self.kernel[:, :, :count], 1, "SAME", 1)
+        given = self._finished(convolve(rest, self.kernel[:, :, count:], 1, "SAME", 1) + share)
+        self._told(first, None, slice(count))
+        self._told(rest, given, slice(count, None))
+        return given
+
+
+def is_pixel(x: Tensor) -> bool:
+    """Whether a map (N, h, w, C) has one pixel, as is known before it is computed."""
+    return tuple(x.shape[1:3]) == (1, 1)
 
 
 class AtrousConv2d(Conv2d):

@@ -22,10 +22,9 @@ from keras import ops
 
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants
-from models.layers import Conv2d, DepthwiseConv2d, following
+from models.layers import Conv2d, DepthwiseConv2d, Followed, following
 
 Values = dict[str, np.ndarray]
-Followed = list[tuple[Conv2d, tf.Tensor, tf.Tensor]]
 
 MARGIN = 1.2  # times the largest that was seen is still within ReLU6's 6
 MOST = 32.0  # that a channel is scaled by
@@ -58,7 +57,7 @@ def taking_pixels(
 
     def find(image: tf.Tensor) -> tf.Tensor:
         followed, logits = _follow(model, values, image)
-        takers.extend(layer for layer, taken, _ in followed if taken is image)
+        takers.extend(one.layer for one in followed if one.taken is image)
         if len(takers) != len(image.consumers()):
             takers.clear()
         return logits
@@ -74,9 +73,9 @@ def taking_pixels(
     return found, middle
 
 
-def _follow(model: DeepLabV3, values: Mapping[str, np.ndarray], image: tf.Tensor) -> tuple[Followed, tf.Tensor]:
+def _follow(model: DeepLabV3, values: Mapping[str, np.ndarray], image: tf.Tensor) -> tuple[list[Followed], tf.Tensor]:
     """→ (each convolution with its input and its output, the small logits)"""
-    followed: Followed = []
+    followed: list[Followed] = []
     with folded_constants(model, values), following(followed):
         logits = model.small_logits(image)
     return followed, logits
@@ -86,7 +85,7 @@ def _measured(
     model: DeepLabV3,
     values: Mapping[str, np.ndarray],
     images: Sequence[np.ndarray],
-    measure: Callable[[Followed], Any],
+    measure: Callable[[list[Followed]], Any],
     together: Callable[[Any, Any], Any],
 ) -> Any:
     """What `measure` gives of the convolutions, a nest of tensors, for all the images together."""
@@ -111,13 +110,13 @@ class _Stream:
 
     maps: list[tf.Tensor]
     makers: list[Conv2d]
-    takers: list[Conv2d]
+    takers: list[Followed]
 
 
 def _balanced(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) -> Values:
     streams: list[_Stream] = []
 
-    def largest(followed: Followed) -> list[tf.Tensor]:
+    def largest(followed: list[Followed]) -> list[tf.Tensor]:
         streams[:] = _streams(followed)
         return [
             tf.reduce_max(tf.stack([tf.reduce_max(tf.abs(found), (0, 1, 2)) for found in stream.maps]), 0)
@@ -132,25 +131,27 @@ def _balanced(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) ->
             values[maker.kernel.path] = values[maker.kernel.path] * by_channel
             values[maker.folded_bias.path] = values[maker.folded_bias.path] * scale
         for taker in stream.takers:
-            values[taker.kernel.path] = values[taker.kernel.path] / scale[:, None]
+            kernel = values[taker.layer.kernel.path].copy()
+            kernel[:, :, taker.channels] /= scale[:, None]
+            values[taker.layer.kernel.path] = kernel
     return values
 
 
-def _streams(followed: Followed) -> list[_Stream]:
+def _streams(followed: list[Followed]) -> list[_Stream]:
     """Those whose channels can be scaled, with what a factor goes through between: ReLU, and ReLU6 as far as it does
     not cut, where nothing is added."""
-    takers: dict[str, list[Conv2d]] = {}
-    for layer, taken, _ in followed:
-        takers.setdefault(taken.name, []).append(layer)
-    makers = {given.name: layer for layer, _, given in followed}
+    takers: dict[str, list[Followed]] = {}
+    for one in followed:
+        takers.setdefault(one.taken.name, []).append(one)
+    makers = {one.given.name: one for one in followed if one.given is not None}
     found: dict[str, _Stream] = {}
-    for _, _, given in followed:
-        if given.name not in found and (stream := _stream_of(given, makers, takers)):
+    for name, maker in makers.items():
+        if name not in found and (stream := _stream_of(maker.given, makers, takers)):
             found |= dict.fromkeys((map_.name for map_ in stream.maps), stream)
     return list({id(stream): stream for stream in found.values()}.values())
 
 
-def _stream_of(first: tf.Tensor, makers: dict[str, Conv2d], takers: dict[str, list[Conv2d]]) -> _Stream | None:
+def _stream_of(first: tf.Tensor, makers: dict[str, Followed], takers: dict[str, list[Followed]]) -> _Stream | None:
     maps: dict[str, tf.Tensor] = {}
     left = [first]
     while left:
@@ -167,7 +168,7 @@ def _stream_of(first: tf.Tensor, makers: dict[str, Conv2d], takers: dict[str, li
             if found.op.type != "AddV2":
                 return None
             left += found.op.inputs
-    made_by = [makers[name] for name in maps if name in makers]
+    made_by = [makers[name].layer for name in maps if name in makers]
     allowed = (None, ops.relu, ops.relu6) if len(maps) == 1 else (None,)
     if not all(maker.activation in allowed for maker in made_by):
         return None
@@ -178,21 +179,22 @@ def _stream_of(first: tf.Tensor, makers: dict[str, Conv2d], takers: dict[str, li
 
 
 def _rounded(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) -> Values:
-    layers: list[Conv2d] = []
+    convolved: list[Followed] = []
 
-    def moments(followed: Followed) -> list[tuple[tf.Tensor, ...]]:
-        layers[:] = [layer for layer, *_ in followed]
-        return [_moments(layer, taken) for layer, taken, _ in followed]
+    def moments(followed: list[Followed]) -> list[tuple[tf.Tensor, ...]]:
+        convolved[:] = followed
+        return [_moments(one.layer, one.taken) for one in followed]
 
     sums = _measured(model, values, images, moments, np.add)
-    for layer, summed in zip(layers, sums, strict=True):
+    for (layer, channels, *_), summed in zip(convolved, sums, strict=True):
         mean, *squares = (part / len(images) for part in summed)
-        kernel, bias = layer.kernel.path, layer.folded_bias.path
-        weights = _by_output(layer, values[kernel].astype(np.float64))
+        kernel, bias = values[layer.kernel.path].copy(), layer.folded_bias.path
+        weights = _by_output(layer, kernel[:, :, channels].astype(np.float64))
         covariance = squares[0] - mean[:, :, None] * mean[:, None] if squares else None
         found = on_grid(weights, covariance)
         error = np.einsum("gno,gn->go", found - weights, mean).reshape(-1)
-        values[kernel] = _as_kernel(layer, found).astype(np.float32)
+        kernel[:, :, channels] = _as_kernel(layer, found).reshape(kernel[:, :, channels].shape)
+        values[layer.kernel.path] = kernel
         values[bias] = (values[bias] - error).astype(np.float32)
     return values
 
@@ -235,7 +237,8 @@ def _by_output(layer: Conv2d, kernel: np.ndarray) -> np.ndarray:
 
 
 def _as_kernel(layer: Conv2d, weights: np.ndarray) -> np.ndarray:
-    return (weights.swapaxes(0, 1) if isinstance(layer, DepthwiseConv2d) else weights).reshape(layer.kernel_shape)
+    """`_by_output` back, but for the shape."""
+    return weights.swapaxes(0, 1) if isinstance(layer, DepthwiseConv2d) else weights
 
 
 def _moments(layer: Conv2d, taken: tf.Tensor) -> tuple[tf.Tensor, ...]:

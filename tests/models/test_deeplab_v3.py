@@ -1,11 +1,13 @@
 """DeepLab v3: names, output strides, rates, upsampling, and the published mobile networks on real images."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from data.voc import VOCSegmentation
 from models.deeplab_v3 import BACKBONES, DeepLabV3, deeplab_v3
+from models.layers import Projection
 from models.resnet import Bottleneck, BottleneckV1, ResNet
 from models.weight_init import BOOKKEEPING, LOADED, checkpoint_guided_init, named_variables
 from tests.networks import copy_weights, images_of, largest_difference, randomize
@@ -119,14 +121,25 @@ def test_a_traced_model_takes_batches_of_any_size():
 # The head
 
 
+def test_a_pixel_is_projected_as_if_it_were_spread_and_concatenated():
+    rng = np.random.default_rng(0)
+    layer = Projection(9, 5, name="concat_projection", batch_norm={"epsilon": 1e-5}, activation=keras.ops.relu)
+    layer.build()
+    randomize(named_variables(layer))
+    pixel, *maps = (rng.normal(size=(2, *size, 3)).astype(np.float32) for size in ((1, 1), (4, 6), (4, 6)))
+    spread = np.broadcast_to(pixel, maps[0].shape)
+    assert largest_difference(layer([pixel, *maps]), layer([spread, *maps])) < 1e-5
+
+
 def test_image_pooling_is_the_first_and_sees_the_whole_image():
     model = tiny()
     randomize(named_variables(model))
     seen = {}
-    model.context.concat_projection.call = lambda x: seen.setdefault("concatenated", x)[..., :ASPP_CHANNELS]
+    model.context.concat_projection.call = lambda maps: seen.setdefault("maps", maps)[1]
     x = np.asarray(model.backbone.features(images_of(65)))
     model(images_of(65))
-    pooled, *branches = np.split(np.asarray(seen["concatenated"]), 5, axis=-1)
+    pooled, *branches = map(np.asarray, seen["maps"])
+    assert len(branches) == 4
     expected = np.asarray(model.context.image_pooling(x))
     mean = np.asarray(model.context.image_pooling(x.mean(axis=(1, 2), keepdims=True)))
     assert largest_difference(expected, mean) < 1e-5
