@@ -51,6 +51,17 @@ if ON_TENSORFLOW:
         # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
         return tf.nn.conv2d(x, ops.convert_to_tensor(kernel), stride, padding, dilations=dilation)
 
+    def dilate_depthwise(x: Tensor, kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
+        """(N, h, w, C) by (k, k, C, 1) → (N, h, w, C), padded as SAME; without a gradient.
+
+        TensorFlow's own, which has none: Keras goes through SpaceToBatch, half as fast again, and in ONNX through
+        operations that take a sixth of MobileNet v2's time.
+        """
+        dilations = [1, *dilation, 1]
+        return tf.raw_ops.DepthwiseConv2dNative(
+            input=x, filter=ops.convert_to_tensor(kernel), strides=[1] * 4, padding="SAME", dilations=dilations
+        )
+
     def convolve_atrous(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
         """(N, h, w, C) by (3, 3, C, D) → (N, h, w, D), padded as SAME, for a dilation near the size of the map."""
         if None in x.shape[1:3]:
@@ -128,6 +139,10 @@ else:
     def convolve(x: Tensor, kernel: Tensor, stride: int, padding: str, dilation: int) -> Tensor:
         """(N, H, W, C) by (k, k, C, D) → (N, h, w, D); `padding` is "SAME" or "VALID"."""
         return ops.conv(x, kernel, strides=stride, padding=padding.lower(), dilation_rate=dilation)
+
+    def dilate_depthwise(x: Tensor, kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
+        """(N, h, w, C) by (k, k, C, 1) → (N, h, w, C), padded as SAME."""
+        return ops.depthwise_conv(x, kernel, padding="same", dilation_rate=dilation)
 
     def convolve_atrous(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
         """(N, h, w, C) by (3, 3, C, D) → (N, h, w, D), padded as SAME, for a dilation near the size of the map."""

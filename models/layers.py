@@ -13,6 +13,7 @@ from models.backend import (
     add_bias,
     convolve,
     convolve_atrous,
+    dilate_depthwise,
     normalize,
     normalize_by_batch,
     replicas,
@@ -303,7 +304,9 @@ class DepthwiseConv2d(Conv2d):
         return (kernel_size, kernel_size, in_channels, 1)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        # TensorFlow's own kernel has no gradient of a dilated one; Keras goes through SpaceToBatch, which has.
+        dilation = self.dilation if isinstance(self.dilation, tuple) else (self.dilation, self.dilation)
+        if _folded.get() and self.stride == 1 and max(dilation) > 1:
+            return dilate_depthwise(x, self.kernel, dilation)
         options = {"strides": self.stride, "dilation_rate": self.dilation}
         if self.padding is None:
             return ops.depthwise_conv(x, self.kernel, padding="same", **options)
