@@ -129,6 +129,7 @@ def corner(image, size, path):
     """Writes the upper left corner of an image file, uint8 RGB (size, size, 3), as `path` → it, for all to load."""
     import numpy as np
 
+    sys.path.insert(0, str(turns.ROOT))
     from data.images import read_image
 
     picture = read_image(image)[:size, :size]
