@@ -16,6 +16,7 @@ from models.layers import (
     Module,
     Network,
     Scope,
+    batch_norm_folded,
     classify,
     max_pool,
     recording,
@@ -81,6 +82,15 @@ def test_depthwise_convolution_equals_tensorflows(dilation):
     x = features_of((9, 12))
     expected = tf.nn.depthwise_conv2d(x, conv.kernel.value, [1, 1, 1, 1], "SAME", dilations=[dilation] * 2) + conv.bias
     assert largest_difference(conv(x), expected) < EXACT
+
+
+@pytest.mark.parametrize("dilation", [2, (1, 6), (18, 15)])
+def test_a_dilated_depthwise_convolution_is_the_same_where_nothing_is_learned(dilation):
+    conv = built(DepthwiseConv2d(4, 3, dilation=dilation, name="depthwise"))
+    x = features_of((9, 12))
+    learning = conv(x)
+    with batch_norm_folded():
+        assert largest_difference(conv(x), learning) < EXACT
 
 
 @pytest.mark.parametrize("size", [(8, 11), (9, 12)])
