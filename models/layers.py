@@ -261,8 +261,9 @@ class Projection(Conv2d):
             return super().call(ops.concatenate(maps, axis=-1))
         rest = ops.concatenate(others, axis=-1) if len(others) > 1 else others[0]
         count = first.shape[-1]
-        share = convolve(first, self.kernel[:, :, :count], 1, "SAME", 1)
-        given = self._finished(convolve(rest, self.kernel[:, :, count:], 1, "SAME", 1) + share)
+        # Subtracted, which is the same to the bit: OpenCV's dnn adds no pixel to what was convolved.
+        less = convolve(first, -self.kernel[:, :, :count], 1, "SAME", 1)
+        given = self._finished(convolve(rest, self.kernel[:, :, count:], 1, "SAME", 1) - less)
         self._told(first, None, slice(count))
         self._told(rest, given, slice(count, None))
         return given
