@@ -215,9 +215,12 @@ def on_grid(weights: np.ndarray, covariance: np.ndarray | None = None) -> np.nda
     largest = np.abs(left).argmax(1, keepdims=True)
     kept = 127 * step * np.sign(np.take_along_axis(left, largest, 1)[:, 0])
     ordered = np.take_along_axis(np.take_along_axis(covariance, order[:, :, None], 1), order[:, None], 2)
-    variance = np.einsum("gii->g", ordered) / n
+    variance = np.maximum(np.einsum("gii->gi", ordered), 0).mean(1)
     damping = np.where(variance > 0, DAMPING * variance, 1)
-    upper = np.linalg.cholesky(np.linalg.inv(ordered + damping[:, None, None] * np.eye(n))).swapaxes(1, 2)
+    # Where a mean is large beside what varies, rounding may have left variances below 0.
+    variances, directions = np.linalg.eigh(ordered)
+    inverse = (directions / (np.maximum(variances, 0) + damping[:, None])[:, None]) @ directions.swapaxes(1, 2)
+    upper = np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2).swapaxes(1, 2)
     for i in range(n):
         nearest = np.clip(np.round(left[:, i] / step), -127, 127) * step
         whole = np.where(largest[:, 0] == i, kept, nearest)

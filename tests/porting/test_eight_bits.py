@@ -109,6 +109,19 @@ def test_dead_channels_and_inputs_do_no_harm():
     assert not found[..., [0, 2]].any()
 
 
+def test_inputs_that_hardly_vary_around_a_large_mean_do_no_harm():
+    rng = np.random.default_rng(0)
+    inputs = (1000 + 1e-3 * rng.normal(size=(50, 40))).astype(np.float32)
+    mean = inputs.mean(0).astype(np.float64)
+    covariance = (inputs.T @ inputs / 50).astype(np.float64) - np.outer(mean, mean)
+    assert np.linalg.eigvalsh(covariance).min() < 0  # as float32 leaves it
+    weights = rng.normal(size=(1, 40, 3))
+    found = on_grid(weights, covariance[None])
+    step = np.abs(weights).max(1) / 127
+    np.testing.assert_allclose(found / step, np.round(found / step), atol=1e-9)
+    assert np.abs(found - weights).max() < 10 * step.max()
+
+
 def test_pixels_less_the_mean_go_into_the_first_convolution(model):
     values = folded_values(model)
     found, middle = taking_pixels(model, values, SHAPE)
