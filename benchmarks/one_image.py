@@ -131,11 +131,9 @@ def corner(image, size, path):
 
     sys.path.insert(0, str(turns.ROOT))
     from data.images import read_image
+    from inference.upsampling import padded_picture
 
-    picture = read_image(image)[:size, :size]
-    whole = np.full((size, size, 3), 128, np.uint8)
-    whole[: picture.shape[0], : picture.shape[1]] = picture
-    np.save(path, whole)
+    np.save(path, padded_picture(read_image(image), (size, size), (128, 128, 128)))
     return path
 
 

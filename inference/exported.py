@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data.imagenet import imagenet_names
@@ -16,7 +15,7 @@ from data.voc import names_of, unnamed
 from errors import UserError
 from inference.cells import labels_from
 from inference.export_record import DESCRIPTION, ExportError, read_description
-from inference.upsampling import Size, padded_size, upsampled
+from inference.upsampling import Size, padded_picture, padded_size, upsampled
 
 INSIDE = "slim_deeplab"  # under which a file says what it is, as JSON: classes, colours, what goes in and comes out
 OUTPUTS = ("labels", "probabilities", "logits")
@@ -163,11 +162,8 @@ class Export(ABC):
         self._fits(*images.shape[1:3])
         if self.smaller:
             return images
-        below, right = (side - taken for side, taken in zip(self.fixed, images.shape[1:3], strict=True))
         mean_pixel = self.inside.get("padding", [0, 0, 0])
-        return np.stack(
-            [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=mean_pixel) for image in images]
-        )
+        return np.stack([padded_picture(image, self.fixed, mean_pixel) for image in images])
 
     def _fits(self, height: int, width: int) -> None:
         rows, columns = self.fixed or (height, width)

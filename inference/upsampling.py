@@ -1,7 +1,9 @@
-"""From small logits to the labels of a picture, in NumPy: for exports that give no more; without Keras."""
+"""From a picture to what is fed, and from small logits to those of its pixels; without Keras, for exports."""
 
 import math
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 Size = tuple[int, int]  # height, width in pixels
@@ -19,6 +21,13 @@ def padded_size(height: int, width: int, crop_size: int | None = 513, stride: in
         return crop_size if side <= crop_size else aligned_size(side, stride)
 
     return padded(height), padded(width)
+
+
+def padded_picture(picture: np.ndarray, size: Size, pixel: Sequence[float]) -> np.ndarray:
+    """uint8 RGB (H, W, 3) → uint8 (*size, 3): as much of it as fits, right and below it the pixel."""
+    picture = picture[: size[0], : size[1]]
+    below, right = size[0] - picture.shape[0], size[1] - picture.shape[1]
+    return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=pixel)
 
 
 def aligned_size(side: int, stride: int) -> int:

@@ -193,7 +193,7 @@ def _rounded(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) -> 
         covariance = squares[0] - mean[:, :, None] * mean[:, None] if squares else None
         found = on_grid(weights, covariance)
         error = np.einsum("gno,gn->go", found - weights, mean).reshape(-1)
-        kernel[:, :, channels] = _as_kernel(layer, found).reshape(kernel[:, :, channels].shape)
+        kernel[:, :, channels] = found.swapaxes(0, 1).reshape(kernel[:, :, channels].shape)
         values[layer.kernel.path] = kernel
         values[bias] = (values[bias] - error).astype(np.float32)
     return values
@@ -237,11 +237,6 @@ def _by_output(layer: Conv2d, kernel: np.ndarray) -> np.ndarray:
     if isinstance(layer, DepthwiseConv2d):
         return kernel.reshape(-1, kernel.shape[2], 1).swapaxes(0, 1)
     return kernel.reshape(1, -1, kernel.shape[3])
-
-
-def _as_kernel(layer: Conv2d, weights: np.ndarray) -> np.ndarray:
-    """`_by_output` back, but for the shape."""
-    return weights.swapaxes(0, 1) if isinstance(layer, DepthwiseConv2d) else weights
 
 
 def _moments(layer: Conv2d, taken: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from data.views import View
 from engine.options import Exporting
 from engine.pictures import spread_over
-from inference.upsampling import padded_size
+from inference.upsampling import padded_picture, padded_size
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import Network, interpolation
@@ -134,12 +134,7 @@ class ServedSegmenter(Served):
     def fed(self, picture: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) → uint8 (1, *fixed, 3): as much of it as fits, padded with the mean pixel, rounded."""
         assert self.fixed is not None  # else there is no function that takes it
-        height, width = self.fixed
-        image = np.empty((1, height, width, 3), np.uint8)
-        image[:] = np.round(self.model.preprocessing.mean)
-        picture = picture[:height, :width]
-        image[0, : picture.shape[0], : picture.shape[1]] = picture
-        return image
+        return padded_picture(picture, self.fixed, np.round(self.model.preprocessing.mean).tolist())[None]
 
     def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._answers(self._preprocessed(images))
