@@ -43,7 +43,8 @@ def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:
     function, middle = served.centred
     with temporary_folder() as folder:
         onnx.save(_converted(served, function), folder / "float.onnx")
-        quant_pre_process(folder / "float.onnx", folder / "folded.onnx")
+        # Shapes are numbers here: those with names would need sympy.
+        quant_pre_process(folder / "float.onnx", folder / "folded.onnx", skip_symbolic_shape=True)
         quantize_static(
             folder / "folded.onnx",
             folder / "int8.onnx",
