@@ -69,6 +69,8 @@ def exported(model, tmp_path_factory, pictures):
     with pytest.MonkeyPatch.context() as patch:
         for name, agreement in AGREEMENT.items():
             patch.setitem(FORMATS, name, replace(FORMATS[name], agreement=agreement))
+        for extra in ("torch", "sympy"):  # which it brings: these formats must do without
+            patch.setitem(sys.modules, extra, None)
         outcomes = list(export(source, "somewhere/model.ckpt-3", folder, ALL, pictures[0], how))
     return folder, source.predictor(), outcomes
 
