@@ -95,7 +95,7 @@ def run_export(args: argparse.Namespace, open_model: Callable[[], Any], how: Exp
 
     import_keras()
     from data.images import read_image
-    from porting.export import check_installed, drawn_picture, export
+    from exporting.export import check_installed, drawn_picture, export
 
     formats = args.formats or (USUAL if how.calibrate is None else USUAL + CALIBRATED)
     check_installed(formats)

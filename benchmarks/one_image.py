@@ -32,7 +32,7 @@ TITLES = {
     "torch-autocast": "PyTorch, autocast",
     "torch-autocast-compile": "PyTorch, autocast, torch.compile",
 }
-EXPORTS = ("saved_model", "onnx", "tflite")  # porting.export's names
+EXPORTS = ("saved_model", "onnx", "tflite")  # exporting.export's names
 OF_8_BITS = ("onnx_int8", "tflite_int8")
 ONLY_IN = {"float32": (*EXPORTS, *OF_8_BITS), "bfloat16": ("torch-autocast", "torch-autocast-compile")}
 WARM_UP = 3

@@ -426,8 +426,8 @@ EXPORTS = {
 
 
 def make_exports(folder):
+    from exporting.export import drawn_picture, export
     from inference.opening import open_segmenter
-    from porting.export import drawn_picture, export
     from tests.short_mobilenet import shortened
 
     with shortened():

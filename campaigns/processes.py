@@ -28,7 +28,7 @@ PROGRAMS = (
 )
 THEIRS = (
     "training.segmentation training.classification training.report inference.measuring inference.runtimes "
-    "porting.export tensorboard"
+    "exporting.export tensorboard"
 )  # what they import when they are called
 
 

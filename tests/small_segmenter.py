@@ -36,6 +36,6 @@ def levelled(model, pictures):
 
 
 def opened(model):
-    """What `porting.export.export` takes."""
+    """What `exporting.export.export` takes."""
     predictor = ModelPredictor(model, CLASS_NAMES, CROP)
     return SimpleNamespace(model=model, class_names=CLASS_NAMES, crop_size=CROP, predictor=lambda: predictor)

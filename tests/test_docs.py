@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAPERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAPERS += [ROOT / "benchmarks/README.md", ROOT / "campaigns/README.md"]
 PAPERS += sorted((ROOT / "docs").glob("*.md"))
-ROOMS = ("porting", "training", "inference", "engine", "models", "data")
+ROOMS = ("porting", "exporting", "training", "inference", "engine", "models", "data")
 ROOMS += ("tests", "examples", "benchmarks", "campaigns", "docs")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -299,7 +299,7 @@ def test_walks_are_found():
 def test_house_names_every_module():
     house = sections((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))["The house"]
     named = set(re.findall(r"\w+", next(content for language, content in FENCE.findall(house) if not language)))
-    rooms = ("porting", "training", "inference", "engine", "models", "data")
+    rooms = ("porting", "exporting", "training", "inference", "engine", "models", "data")
     modules = [*ROOT.glob("*.py"), *(file for room in rooms for file in (ROOT / room).rglob("*.py"))]
     modules = [file for file in modules if file.stem != "__init__"]
     assert len(modules) > 50

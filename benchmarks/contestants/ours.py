@@ -49,8 +49,8 @@ def opened_network(size, model=None):
 
 
 def export(name, size, folder, picture):
-    """Writes the same network in the format `name` of porting.export, which compares its labels of `picture`."""
-    from porting.export import export
+    """Writes the same network in the format `name` of exporting.export, which compares its labels of `picture`."""
+    from exporting.export import export
 
     (outcome,) = export(opened_network(size), "seeded at random", folder, [name], picture)
     if not outcome.good:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[2]
-ROOMS = ("models", "data", "engine", "inference", "training", "porting")
+ROOMS = ("models", "data", "engine", "inference", "training", "porting", "exporting")
 GUARDS = {f"files.writing.{name}" for name in ("writing", "beside", "folder_in", "temporary_folder")}
 
 MODES = {
@@ -61,14 +61,14 @@ WRITTEN = {
     "models/identify.py:_family_of": NAMES,
     "models/weight_init.py:Rules.renamed": NAMES,
     "models/weight_init.py:Rules.targets": NAMES,
-    "porting/export.py:_move": WITHIN,
+    "exporting/export.py:_move": WITHIN,
     "porting/graph_names.py:Names.renamed": NAMES,
-    "porting/huggingface.py:write_huggingface": FORMAT,
-    "porting/keras_file.py:write_keras": FORMAT,
-    "porting/lite.py:_write": FORMAT,
-    "porting/onnx.py:write_onnx": FORMAT,
-    "porting/onnx.py:write_onnx_int8": FORMAT,
-    "porting/saved_model.py:write_frozen": FORMAT,
+    "exporting/huggingface.py:write_huggingface": FORMAT,
+    "exporting/keras_file.py:write_keras": FORMAT,
+    "exporting/lite.py:_write": FORMAT,
+    "exporting/onnx.py:write_onnx": FORMAT,
+    "exporting/onnx.py:write_onnx_int8": FORMAT,
+    "exporting/saved_model.py:write_frozen": FORMAT,
     "training/callbacks.py:RunKeeper._close_window": "`RunDirectory.save`, which is guarded",
     "training/callbacks.py:RunKeeper._stop": "`RunDirectory.save`, which is guarded",
     "training/comparison.py:_plot": MEMORY,
@@ -90,7 +90,7 @@ READ = {
     "inference/runtimes.py:OnnxExport._open": INSIDE,
     "inference/runtimes.py:SavedModelExport._open": INSIDE,
     "inference/runtimes.py:_inside_lite": INSIDE,
-    "porting/torch_program.py:trace": "what `write_torch` has just written",
+    "exporting/torch_program.py:trace": "what `write_torch` has just written",
     "training/report.py:_page": "a file of the program",
 }
 
@@ -219,7 +219,7 @@ def test_formats_are_written_within_a_guard():
     call = r"(?<!def )write_(?:frozen|huggingface|keras|onnx|saved_model|tflite|torch)\("
     found = {path: re.findall(call, path.read_text("utf-8")) for path in modules()}
     assert {path.name: calls for path, calls in found.items() if calls}.keys() <= {"formats.py"}
-    tree = ast.parse((HOUSE / "porting" / "export.py").read_text("utf-8"))
+    tree = ast.parse((HOUSE / "exporting" / "export.py").read_text("utf-8"))
     used = [guarded for node, _, guarded in nodes(tree, imported(tree))
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "FORMATS[name].write"]  # fmt: skip
     assert used == [True]

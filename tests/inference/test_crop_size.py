@@ -7,10 +7,10 @@ from data.images import read_image
 from data.sample import draw_voc
 from engine.kinds import OptionError
 from engine.options import Looks, Opening, Run, SegmentationImages, SegmentationTraining
+from exporting.export import export
 from inference.opening import open_segmenter
 from inference.runtimes import ExportError
 from models.checkpoint import write_checkpoint
-from porting.export import export
 from tests.golden_networks import GoldenFile, picture
 from training.segmentation import train_segmentation
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from data.voc import palette
 from engine.options import Exporting
+from exporting.calibration import calibration_of, compared_on
+from exporting.formats import FORMATS
+from exporting.served import Served, ServedClassifier, ServedSegmenter
 from inference.exported import Export
 from inference.opening import OpenedClassifier, OpenedSegmenter
 from inference.predictor import ModelPredictor
 from models.preprocessing import Preprocessing
-from porting.calibration import calibration_of, compared_on
-from porting.formats import FORMATS
-from porting.served import Served, ServedClassifier, ServedSegmenter
 
 
 class Subject(ABC):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.views import STRETCH
+from exporting.served import Served
 from inference.export_record import ExportError
 from inference.exported import INSIDE, require
 from models.deeplab_v3 import DeepLabV3
@@ -21,7 +22,6 @@ from models.mobilenet_v2 import MobileNetV2
 from models.network import Network
 from models.preprocessing import Preprocessing
 from models.weight_init import named_variables
-from porting.served import Served
 
 LEAVES = {  # of a variable; in a BatchNorm or not
     "gamma": "normalization.weight",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.sample import CLASS_NAMES
 from engine.options import Exporting
-from porting.export import drawn_picture, export
+from exporting.export import drawn_picture, export
 from tests.browser import chromium
 from tests.small_segmenter import levelled, opened, small_segmenter
 

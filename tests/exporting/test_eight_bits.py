@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from exporting import eight_bits
+from exporting.eight_bits import on_grid, ready_for_8_bits, taking_pixels
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import DepthwiseConv2d
 from models.mobilenet_v2 import mobilenet_v2
 from models.resnet import Bottleneck, ResNet
 from models.weight_init import named_variables
-from porting import eight_bits
-from porting.eight_bits import on_grid, ready_for_8_bits, taking_pixels
 from tests.networks import randomize
 
 SHAPE = (1, 65, 65, 3)

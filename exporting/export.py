@@ -1,4 +1,4 @@
-"""A model written in several formats (`porting.formats`), each kept once it has agreed with the model.
+"""A model written in several formats (`exporting.formats`), each kept once it has agreed with the model.
 
 What was written is opened in its own runtime and given a picture; the checkpoint is read again.
 """
@@ -17,6 +17,9 @@ import numpy as np
 from data.images import read_image
 from data.sample import draw_voc
 from engine.options import Exporting
+from exporting.formats import FORMATS
+from exporting.subjects import Subject, subject_of
+from exporting.usage import README, readme
 from files.records import sealed
 from files.writing import folder_in, temporary_files_in, temporary_folder, write_whole
 from inference.export_record import DESCRIPTION, ExportError, checksum, read_description
@@ -25,9 +28,6 @@ from inference.opening import OpenedClassifier, OpenedSegmenter
 from inference.runtimes import open_export
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
-from porting.formats import FORMATS
-from porting.subjects import Subject, subject_of
-from porting.usage import README, readme
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from exporting.served import Served, ServedSegmenter
 from files.writing import temporary_folder
 from inference.exported import INSIDE, require
-from porting.served import Served, ServedSegmenter
 
 AXES = {
     "images": ("batch", "height", "width"),

@@ -19,6 +19,9 @@ import export_seg
 from data.images import read_image
 from data.sample import CLASS_NAMES, draw_voc
 from engine.options import Exporting, Opening
+from exporting.export import check_installed, drawn_picture, export
+from exporting.formats import FORMATS
+from exporting.saved_model import write_frozen
 from files.writing import WriteError
 from inference.evaluation import predicted
 from inference.export_record import ExportError, read_description
@@ -26,15 +29,12 @@ from inference.opening import open_segmenter
 from inference.runtimes import open_export
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
-from porting.export import check_installed, drawn_picture, export
-from porting.formats import FORMATS
-from porting.saved_model import write_frozen
 from tests.small_segmenter import CROP, levelled, opened, small_segmenter
 
 # Keras reads and writes HDF5 in a way that NumPy 2 only just allows.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-EXTRAS = ("torch", "huggingface")  # tests/porting/test_handed_over.py
+EXTRAS = ("torch", "huggingface")  # tests/exporting/test_handed_over.py
 ALL = tuple(name for name in FORMATS if name not in EXTRAS)
 RUNTIMES = [name for name in ALL if name != "slim"]
 # A random network decides by less than a trained one: 8 bits move more of its borders.
@@ -171,7 +171,7 @@ class Refusing:
 sys.meta_path.insert(0, Refusing())
 """
 HOUSE = str(Path(__file__).parents[2])
-OURS = {"models", "data", "engine", "inference", "porting", "files", "errors", "slim_deeplab"}
+OURS = {"models", "data", "engine", "inference", "porting", "exporting", "files", "errors", "slim_deeplab"}
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """The formats that a model is exported in, each with what writes it.
 
 The slim checkpoint, the Keras file and the folder for `transformers` hold the network; all others one graph of
-constants (`porting.served`, `porting.torch_program`): uint8 pictures in, with all that is done to a picture inside. All
-but the checkpoint hold what the file is, as JSON (`inference.exported.INSIDE`).
+constants (`exporting.served`, `exporting.torch_program`): uint8 pictures in, with all that is done to a picture inside.
+All but the checkpoint hold what the file is, as JSON (`inference.exported.INSIDE`).
 """
 
 from collections.abc import Callable
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.runtimes import SAVED_MODEL
-from models.weight_init import save_checkpoint
-from porting import huggingface
-from porting.keras_file import write_keras
-from porting.lite import (
+from exporting import huggingface
+from exporting.keras_file import write_keras
+from exporting.lite import (
     write_tflite,
     write_tflite_dynamic8,
     write_tflite_exact,
     write_tflite_float16,
     write_tflite_int8,
 )
-from porting.onnx import write_onnx, write_onnx_int8
-from porting.saved_model import write_frozen, write_saved_model
-from porting.served import Served
-from porting.torch_program import write_torch
+from exporting.onnx import write_onnx, write_onnx_int8
+from exporting.saved_model import write_frozen, write_saved_model
+from exporting.served import Served
+from exporting.torch_program import write_torch
+from inference.runtimes import SAVED_MODEL
+from models.weight_init import save_checkpoint
 
 
 def write_slim(served: Served, path: Path) -> None:

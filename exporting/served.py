@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from exexporting.views import seen
 
 from data.views import View
 from engine.options import Exporting
 from engine.pictures import spread_over
+from exporting.eight_bits import ready_for_8_bits, taking_pixels
 from inference.upsampling import padded_picture, padded_size
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import Network, interpolation
-from porting.eight_bits import ready_for_8_bits, taking_pixels
-from porting.views import seen
 
 MEASURED = 50  # pictures, of those to calibrate on, whose activations weights are made ready for 8 bits by
 
@@ -208,7 +208,7 @@ class ServedClassifier(Served):
     """A classifier: labels int32 (N,), probabilities float32 (N, classes).
 
     Args:
-        view: what it is shown of a picture, which is inside (`porting.views`).
+        view: what it is shown of a picture, which is inside (`exporting.views`).
 
     Attributes:
         lite: the same of one picture of any size, uint8 images (1, H, W, 3).

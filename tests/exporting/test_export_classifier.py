@@ -19,11 +19,11 @@ from data.image_folder import ImageFolder
 from data.images import read_image
 from data.sample import draw_image_folder, draw_voc
 from errors import UserError
+from exporting.formats import FORMATS
+from exporting.saved_model import write_frozen
 from inference.runtimes import ExportError, open_export
 from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
-from porting.formats import FORMATS
-from porting.saved_model import write_frozen
 from tests.small_classifier import CLASSES, level, save_run, small_classifier
 
 RUNTIMES = [name for name in export_seg.USUAL if name != "slim"]

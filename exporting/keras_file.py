@@ -8,8 +8,8 @@ import json
 import zipfile
 from pathlib import Path
 
+from exporting.served import Served
 from inference.exported import INSIDE
-from porting.served import Served
 
 
 def write_keras(served: Served, path: Path) -> None:

@@ -35,7 +35,7 @@ def write_torch(served: Any, path: Path) -> None:
     with temporary_folder() as folder:
         served.model.save(folder / NETWORK)
         (folder / SETTINGS).write_text(json.dumps(settings))
-        command = [sys.executable, "-m", "porting.torch_program", str(folder), str(path.resolve())]
+        command = [sys.executable, "-m", "exporting.torch_program", str(folder), str(path.resolve())]
         environment = os.environ | {"KERAS_BACKEND": "torch"}
         done = subprocess.run(command, cwd=HOUSE, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -103,7 +103,7 @@ def _preprocessed(fed: Any, images: Any) -> Any:
 
 
 def _segmented(network: Any, images: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """As `porting.served.ServedSegmenter`, but the padded size is always the same, which makes shapes known."""
+    """As `exporting.served.ServedSegmenter`, but the padded size is always the same, which makes shapes known."""
     import torch
 
     from models.layers import interpolation

@@ -15,6 +15,9 @@ from data.images import read_image
 from data.sample import CLASS_NAMES
 from data.views import RULES, View
 from engine.options import ClassifierOpening, Exporting, Opening
+from exporting.export import drawn_picture, export
+from exporting.huggingface import their_name, translated
+from exporting.usage import seen_of
 from inference.export_record import ExportError
 from inference.opening import OpenedClassifier, open_classifier, open_segmenter
 from inference.runtimes import open_export
@@ -23,9 +26,6 @@ from models.mobilenet_v1 import mobilenet_v1
 from models.mobilenet_v2 import mobilenet_v2
 from models.preprocessing import Preprocessing
 from models.weight_init import named_variables
-from porting.export import drawn_picture, export
-from porting.huggingface import their_name, translated
-from porting.usage import seen_of
 from tests.networks import randomize
 from tests.short_mobilenet import shortened
 from tests.small_segmenter import CROP, levelled, opened, small_segmenter
@@ -62,7 +62,20 @@ for folder, program in {programs!r}:
     os.chdir(folder)
     exec(program, {{"__name__": "__main__"}})
 """
-OURS = ["keras", "tensorflow", "jax", "cv2", "models", "data", "engine", "inference", "porting", "files", "errors"]
+OURS = [
+    "keras",
+    "tensorflow",
+    "jax",
+    "cv2",
+    "models",
+    "data",
+    "engine",
+    "inference",
+    "porting",
+    "exporting",
+    "files",
+    "errors",
+]
 
 
 def run_programs(name, folders, picture, others):
@@ -96,7 +109,7 @@ def small_classifier():
     return classifier(mobilenet_v1(num_classes=5, depth_multiplier=0.25))
 
 
-# Keras; of a segmentation model in tests/porting/test_export.py
+# Keras; of a segmentation model in tests/exporting/test_export.py
 
 
 def test_a_keras_file_classifies_as_the_model_does(small_classifier, tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
+from exporting.served import Served, ServedSegmenter
 from inference.exported import INSIDE
-from porting.served import Served, ServedSegmenter
 
 
 def write_tflite(served: Served, path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from data.sample import draw_voc
 from engine.options import Exporting
 from errors import UserError
-from porting.calibration import calibration_of, spread_over_classes
+from exporting.calibration import calibration_of, spread_over_classes
 
 
 def mask(*labels):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data.views import RULES, View
-from porting.views import seen
+from exporting.views import seen
 
 SIZES = [(40, 60), (375, 500), (33, 21), (5, 90), (1, 1), (64, 64), (333, 100), (36, 37), (1539, 1536)]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from exporting.served import Served
 from files.writing import temporary_folder
 from inference.exported import INSIDE
-from porting.served import Served
 
 
 def write_saved_model(served: Served, path: Path) -> None:
