@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     # oneDNN's choice of kernels rounds differently for either side: up to 2e-5 behind a batch norm of tiny variance.
     if "tensorflow" not in sys.modules:  # which reads it once
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     from porting.verify import verify
 
     return 0 if verify(args.old, args.image, command_line.chosen(args, Verification)) else 1

@@ -32,6 +32,8 @@ def import_keras() -> ModuleType:
 
     These can be imported afterwards as ever. TensorFlow comes without its notes (`quiet_tensorflow`).
     """
+    import models  # noqa: F401  # what TensorFlow is told before it is imported
+
     quiet_tensorflow()
     gc.disable()
     try:

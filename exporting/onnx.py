@@ -20,7 +20,7 @@ AXES = {
 
 def write_onnx(served: Served, path: Path) -> None:
     """Input `images`; outputs those asked for."""
-    path.write_bytes(_converted(served, served.any_size).SerializeToString(deterministic=True))
+    path.write_bytes(_converted(served, served.converted).SerializeToString(deterministic=True))
 
 
 def write_onnx_int8(served: ServedSegmenter, path: Path) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from exexporting.views import seen
 
 from data.views import View
 from engine.options import Exporting
 from engine.pictures import spread_over
 from exporting.eight_bits import ready_for_8_bits, taking_pixels
+from exporting.views import seen
 from inference.upsampling import padded_picture, padded_size
+from models.backend import dilated
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import Network, interpolation
@@ -32,7 +33,8 @@ class Served(ABC):
 
     Attributes:
         model: with its weights, all float32.
-        any_size: tf.function, uint8 images (N, H, W, 3) → {"labels", "probabilities"}.
+        any_size: tf.function, uint8 images (N, H, W, 3) → {"labels", "probabilities"}, that TensorFlow runs anywhere.
+        converted: the same for a converter, to a runtime that has dilated depthwise convolutions.
         lite: tf.function that a TFLite file holds: one picture. None where there can be none.
         opset: of ONNX.
         description: what a file says of itself, as JSON can hold it.
@@ -40,6 +42,7 @@ class Served(ABC):
 
     model: Network
     any_size: Any
+    converted: Any
     lite: Any
 
     def __init__(self, model: Network, how: Exporting = Exporting()) -> None:
@@ -47,15 +50,21 @@ class Served(ABC):
         self.description: dict[str, Any] = {}
         self._values = folded_values(model)
         images = tf.TensorSpec((how.batch, *(how.size or (None, None)), 3), tf.uint8, name="images")
-        self.any_size = self._function(self._any_size, images)
+        self.any_size = self._function(self._any_size, images, converted=False)
+        self.converted = self._function(self._any_size, images)
 
     @abstractmethod
     def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """uint8 images (N, H, W, 3) → {"labels", "probabilities"}."""
 
     @staticmethod
-    def _function(computed: Any, *takes: tf.TensorSpec) -> Any:
-        return tf.function(computed, input_signature=takes, autograph=False)
+    def _function(computed: Callable[..., Any], *takes: tf.TensorSpec, converted: bool = True) -> Any:
+        @functools.wraps(computed)
+        def traced(*taken: tf.Tensor) -> Any:
+            with dilated(natively=converted):
+                return computed(*taken)
+
+        return tf.function(traced, input_signature=takes, autograph=False)
 
     def _constants(self, values: Mapping[str, np.ndarray] | None = None) -> Any:
         return folded_constants(self.model, self._values if values is None else values)

@@ -4,7 +4,11 @@ Everything else is `keras.ops`; a few TensorFlow fast paths (native and tap-by-t
 norm, subsampling) are here because Keras' own are several times slower on a CPU.
 """
 
-from collections.abc import Callable
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -14,6 +18,23 @@ Tensor = Any  # of whichever backend
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if ON_TENSORFLOW:
     import tensorflow as tf
+
+SLOW = (
+    "TensorFlow has no gradient of dilated convolutions here, and a training step with the detour takes up to four "
+    "times as long; TF_ENABLE_ONEDNN_OPTS=1 before it is imported gives it one on a CPU (importing `models` first does)"
+)
+_native: ContextVar[bool | None] = ContextVar("native", default=None)
+
+
+@contextmanager
+def dilated(natively: bool) -> Iterator[None]:
+    """Within it `dilate_depthwise` is traced for elsewhere: natively, for a converter to another runtime, or by
+    operations that TensorFlow has on every device."""
+    token = _native.set(natively)
+    try:
+        yield
+    finally:
+        _native.reset(token)
 
 
 def _normalize_plainly(
@@ -46,26 +67,72 @@ if ON_TENSORFLOW:
             return values
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
+    def _native_depthwise(x: Tensor, kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
+        dilations = [1, *dilation, 1]
+        return tf.raw_ops.DepthwiseConv2dNative(
+            input=x, filter=kernel, strides=[1] * 4, padding="SAME", dilations=dilations
+        )
+
+    # On a CPU dilated kernels are oneDNN's, which TensorFlow turns on by itself only for the newer processors (`models`
+    # does for all, where it comes first); on a GPU some are missing. So they are tried, on what would run them.
+
+    def _works_here(operation: Callable[[], Any]) -> bool:
+        try:
+            with tf.init_scope():
+                operation()
+        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):
+            return False
+        return True
+
+    @functools.cache
+    def dilates_depthwise_natively() -> bool:
+        """Whether TensorFlow's own depthwise convolution dilates here."""
+        return _works_here(lambda: _native_depthwise(tf.ones((1, 5, 5, 2)), tf.ones((3, 3, 2, 1)), (2, 2)))
+
+    @functools.cache
+    def learns_dilated_natively() -> bool:
+        """Whether TensorFlow's own dilated convolution has a gradient here."""
+        settings = {"strides": [1] * 4, "padding": "SAME", "dilations": [1, 2, 2, 1]}
+        x, kernel = (1, 5, 5, 2), (3, 3, 2, 2)
+        return _works_here(
+            lambda: (
+                tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=x, filter=tf.ones(kernel), out_backprop=tf.ones(x), **settings
+                ),
+                tf.raw_ops.Conv2DBackpropFilter(
+                    input=tf.ones(x), filter_sizes=kernel, out_backprop=tf.ones(x), **settings
+                ),
+            )
+        )
+
     def convolve(x: Tensor, kernel: Tensor, stride: int, padding: str, dilation: int) -> Tensor:
         """(N, H, W, C) by (k, k, C, D) → (N, h, w, D); `padding` is "SAME" or "VALID"."""
+
         # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
-        return tf.nn.conv2d(x, ops.convert_to_tensor(kernel), stride, padding, dilations=dilation)
+        def dilated(x: Tensor, kernel: Tensor) -> Tensor:
+            return tf.nn.conv2d(x, kernel, stride, padding, dilations=dilation)
+
+        if dilation == 1 or learns_dilated_natively():
+            return dilated(x, ops.convert_to_tensor(kernel))
+        return _learning_by_detour(dilated, x, kernel, padding, dilation)
 
     def dilate_depthwise(x: Tensor, kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
         """(N, h, w, C) by (k, k, C, 1) → (N, h, w, C), padded as SAME; without a gradient.
 
-        TensorFlow's own, which has none: Keras goes through SpaceToBatch, half as fast again, and in ONNX through
-        operations that take a sixth of MobileNet v2's time.
+        Where it can TensorFlow's own, which has none: Keras goes through SpaceToBatch, half as fast again, and in ONNX
+        through operations that take a sixth of MobileNet v2's time.
         """
-        dilations = [1, *dilation, 1]
-        return tf.raw_ops.DepthwiseConv2dNative(
-            input=x, filter=ops.convert_to_tensor(kernel), strides=[1] * 4, padding="SAME", dilations=dilations
-        )
+        natively = _native.get()
+        if dilates_depthwise_natively() if natively is None else natively:
+            return _native_depthwise(x, ops.convert_to_tensor(kernel), dilation)
+        return ops.depthwise_conv(x, kernel, padding="same", dilation_rate=dilation)
 
     def convolve_atrous(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
         """(N, h, w, C) by (3, 3, C, D) → (N, h, w, D), padded as SAME, for a dilation near the size of the map."""
         if None in x.shape[1:3]:
             return convolve(x, kernel, 1, "SAME", dilation)
+        if not learns_dilated_natively():
+            return _learning_by_detour(lambda x, kernel: _sum_of_taps(x, kernel, dilation), x, kernel, "SAME", dilation)
         settings = {"strides": [1] * 4, "padding": "SAME", "dilations": [1, dilation, dilation, 1]}
 
         @tf.custom_gradient
@@ -81,6 +148,24 @@ if ON_TENSORFLOW:
             return _sum_of_taps(x, kernel, dilation), gradient
 
         return by_taps(x, tf.convert_to_tensor(kernel))
+
+    def _learning_by_detour(
+        compute: Callable[[Tensor, Tensor], Tensor], x: Tensor, kernel: Tensor, padding: str, dilation: int
+    ) -> Tensor:
+        """`compute`, which convolves x by the kernel, with the gradient of Keras' convolution, by SpaceToBatch."""
+
+        @tf.custom_gradient
+        def computed(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable]:
+            def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:
+                warnings.warn(SLOW, RuntimeWarning, stacklevel=2)
+                with tf.GradientTape() as tape:
+                    tape.watch((x, kernel))
+                    given = ops.conv(x, kernel, padding=padding.lower(), dilation_rate=dilation)
+                return tape.gradient(given, (x, kernel), dy)
+
+            return compute(x, kernel), gradient
+
+        return computed(x, tf.convert_to_tensor(kernel))
 
     def _sum_of_taps(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
         """One 1x1 convolution a tap, over just the part of the map that the tap sees. On a CPU that takes 0.8 times

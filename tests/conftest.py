@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import models  # noqa: F401  # before TensorFlow, which is told to use oneDNN
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Where two workers share the cores, PyTorch's threads would wait for each other spinning, seconds in a call of 50 ms.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,6 +1,7 @@
 """Exports: each agrees with the model in its own runtime, and a wrong one never arrives."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,7 +28,9 @@ from inference.evaluation import predicted
 from inference.export_record import ExportError, read_description
 from inference.opening import open_segmenter
 from inference.runtimes import open_export
+from models import mobilenet_v2
 from models.checkpoint import open_checkpoint
+from models.deeplab_v3 import deeplab_v3
 from models.weight_init import named_variables
 from tests.small_segmenter import CROP, levelled, opened, small_segmenter
 
@@ -183,9 +186,23 @@ def logits(model, pictures, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [*RUNTIMES, "logits/onnx", "logits/tflite"])
-def test_a_program_runs_as_it_stands_with_its_runtime_alone(exported, logits, pictures, tmp_path, name):
-    place, name = (logits, name.rpartition("/")[2]) if "/" in name else (exported[0], name)
+@pytest.fixture(scope="module")
+def mobile(pictures, tmp_path_factory):
+    """The folder of exports for TensorFlow of a network whose last unit dilates a depthwise convolution."""
+    folder = tmp_path_factory.mktemp("mobile")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mobilenet_v2, "INVERTED_RESIDUALS", [(16, 1), (24, 2), (32, 2), (48, 2), (48, 1)])
+        model = deeplab_v3("mobilenet_v2", num_classes=5, output_stride=8, atrous_rates=())
+    outcomes = list(export(opened(levelled(model, pictures)), "m", folder, ("saved_model", "pb"), pictures[0]))
+    assert all(outcome.good for outcome in outcomes)
+    return folder
+
+
+@pytest.mark.parametrize("name", [*RUNTIMES, "logits/onnx", "logits/tflite", "mobile/saved_model", "mobile/pb"])
+def test_a_program_runs_as_it_stands_with_its_runtime_alone(exported, logits, mobile, pictures, tmp_path, name):
+    """TensorFlow without oneDNN, which dilates no depthwise convolution then: as it comes on many processors."""
+    place, _, name = name.rpartition("/")
+    place = {"": exported[0], "logits": logits, "mobile": mobile}[place]
     for one in place.iterdir():
         (tmp_path / one.name).symlink_to(one)
     Image.fromarray(pictures[2]).save(tmp_path / "picture.png")
@@ -202,6 +219,7 @@ def test_a_program_runs_as_it_stands_with_its_runtime_alone(exported, logits, pi
     done = subprocess.run(
         [sys.executable, "-I", "-c", ALONE.format(others=others, path=HOUSE if name == "keras" else ".") + program],
         cwd=tmp_path,
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"},
         capture_output=True,
         text=True,
         check=False,
