@@ -28,6 +28,7 @@ Exit code: 0; 1 when an export disagreed with the model, and so was deleted.
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import command_line
@@ -50,8 +51,8 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 FORMAT_LIST = Kind(NAMES.read, _known, "NAME,…")
 
 
-def add_export_flags(parser: argparse.ArgumentParser, how: Options, serving: Options) -> None:
-    """What export_cls.py takes too; `how` the model is opened, and what is served, are its own."""
+def add_export_flags(parser: argparse.ArgumentParser, how: Options, left_out: str) -> None:
+    """What export_cls.py takes too; `how` the model is opened, and the option of Exporting it lacks, are its own."""
     parser.add_argument("--ckpt", required=True, help="checkpoint, .tar.gz, directory, run or published name")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the exports go")
     parser.add_argument(
@@ -64,14 +65,14 @@ def add_export_flags(parser: argparse.ArgumentParser, how: Options, serving: Opt
         "--image", metavar="PICTURE", help="what the exports are checked on [a picture that is drawn for it]"
     )
     command_line.add_options(parser, how)
-    command_line.add_options(parser, serving)
+    command_line.add_options(parser, Exporting(), only={field.name for field in fields(Exporting)} - {left_out})
     command_line.add_options(parser, Pictures())
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.ProgramParser(__doc__)
-    add_export_flags(parser, Opening(), Exporting())
+    add_export_flags(parser, Opening(), left_out="label")
     return parser.parse_args(argv)
 
 

@@ -16,6 +16,7 @@ from engine.kinds import (
     GRID,
     HOSTS,
     LABEL,
+    LABELLED,
     MEAN,
     NAMES,
     NONNEGATIVE,
@@ -239,10 +240,10 @@ class Pictures(Options):
 
 
 @dataclass(frozen=True)
-class Serving(Options):
-    """What exports take, by export_seg.py and export_cls.py."""
+class Exporting(Options):
+    """What exports take and give, by export_seg.py and export_cls.py."""
 
-    title = "what an export takes"
+    title = "what an export takes and gives"
 
     size: tuple[int, int] | None = option(
         None, "the one height and width of pictures", SIZE, unit="pixels", shown="any; of a format of one size the crop"
@@ -251,14 +252,6 @@ class Serving(Options):
         None, "the one number of pictures at once; TFLite's and 8 bits' is 1", POSITIVE_INT, shown="any"
     )
     opset: int = option(18, "the version of ONNX's operators", whole(13, 21))
-
-
-@dataclass(frozen=True)
-class Exporting(Serving):
-    """What exports of a segmentation model take and give."""
-
-    title = "what an export takes and gives"
-
     outputs: tuple[str, ...] = option(
         ("labels",),
         "labels, probabilities, logits: the fewer the faster; logits are small, those of the padded picture. 8 bits "
@@ -267,7 +260,7 @@ class Exporting(Serving):
     )
     calibrate: str | None = option(
         None,
-        "folder in the VOC layout on whose pictures 8 bits are calibrated and checked",
+        "training data, laid out as for training, on whose pictures 8 bits are calibrated and checked",
         PATH,
         takes="DATA",
         shown="no 8 bits",
@@ -276,6 +269,9 @@ class Exporting(Serving):
     check_set: str = option("val", "image set of --calibrate to check 8 bits on", TEXT, takes="NAME")
     calibrate_images: int = option(100, "spread over the classes", POSITIVE_INT)
     check_images: int = option(40, "spread over the image set", POSITIVE_INT)
+    label: dict[str, str] = option(
+        {}, "the class THEIRS of --calibrate is the model's OURS, its name or number, e.g. ants=ant", LABELLED
+    )
 
 
 IGNORED = "value in the masks of what does not count, in training and in scores"

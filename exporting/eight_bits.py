@@ -20,11 +20,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants
 from models.layers import Conv2d, DepthwiseConv2d, Followed, following
+from models.network import Network
 
 Values = dict[str, np.ndarray]
+Logits = Callable[[tf.Tensor], tf.Tensor]  # of a network: preprocessed images → its logits, a DeepLab's small ones
 
 MARGIN = 1.2  # times the largest that was seen is still within ReLU6's 6
 MOST = 32.0  # that a channel is scaled by
@@ -33,17 +34,21 @@ LARGEST = 1152  # inputs of an output, of more the covariance is not measured
 ACROSS = 33  # places of a map along either side that are measured
 
 
-def ready_for_8_bits(model: DeepLabV3, values: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> Values:
+def ready_for_8_bits(
+    model: Network, logits: Logits, values: Mapping[str, np.ndarray], images: Sequence[np.ndarray]
+) -> Values:
     """`models.folding.folded_values` → values of the same network, to be quantized per channel.
 
-    images: preprocessed float32 (1, H, W, 3), all of one shape.
+    Args:
+        logits: what of the model is computed.
+        images: preprocessed float32 (1, H, W, 3), all of one shape.
     """
-    balanced = _balanced(model, dict(values), images)
-    return _rounded(model, balanced, images)
+    balanced = _balanced(model, logits, dict(values), images)
+    return _rounded(model, logits, balanced, images)
 
 
 def taking_pixels(
-    model: DeepLabV3, values: Mapping[str, np.ndarray], shape: Sequence[int]
+    model: Network, logits: Logits, values: Mapping[str, np.ndarray], shape: Sequence[int]
 ) -> tuple[Values, int] | None:
     """→ (values with which the network takes `pixel - middle` instead of preprocessed pixels, middle).
 
@@ -56,11 +61,11 @@ def taking_pixels(
     takers: list[Conv2d] = []
 
     def find(image: tf.Tensor) -> tf.Tensor:
-        followed, logits = _follow(model, values, image)
+        followed, given = _follow(model, logits, values, image)
         takers.extend(one.layer for one in followed if one.taken is image)
         if len(takers) != len(image.consumers()):
             takers.clear()
-        return logits
+        return given
 
     tf.function(find, input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False).get_concrete_function()
     if not takers:
@@ -73,16 +78,19 @@ def taking_pixels(
     return found, middle
 
 
-def _follow(model: DeepLabV3, values: Mapping[str, np.ndarray], image: tf.Tensor) -> tuple[list[Followed], tf.Tensor]:
-    """→ (each convolution with its input and its output, the small logits)"""
+def _follow(
+    model: Network, logits: Logits, values: Mapping[str, np.ndarray], image: tf.Tensor
+) -> tuple[list[Followed], tf.Tensor]:
+    """→ (each convolution with its input and its output, the logits)"""
     followed: list[Followed] = []
     with folded_constants(model, values), following(followed):
-        logits = model.small_logits(image)
-    return followed, logits
+        given = logits(image)
+    return followed, given
 
 
 def _measured(
-    model: DeepLabV3,
+    model: Network,
+    logits: Logits,
     values: Mapping[str, np.ndarray],
     images: Sequence[np.ndarray],
     measure: Callable[[list[Followed]], Any],
@@ -90,7 +98,9 @@ def _measured(
 ) -> Any:
     """What `measure` gives of the convolutions, a nest of tensors, for all the images together."""
     spec = tf.TensorSpec(images[0].shape, tf.float32)
-    run = tf.function(lambda image: measure(_follow(model, values, image)[0]), input_signature=[spec], autograph=False)
+    run = tf.function(
+        lambda image: measure(_follow(model, logits, values, image)[0]), input_signature=[spec], autograph=False
+    )
     whole: Any = None
     for image in images:
         found = tf.nest.map_structure(lambda tensor: tensor.numpy().astype(np.float64), run(image))
@@ -113,7 +123,7 @@ class _Stream:
     takers: list[Followed]
 
 
-def _balanced(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) -> Values:
+def _balanced(model: Network, logits: Logits, values: Values, images: Sequence[np.ndarray]) -> Values:
     streams: list[_Stream] = []
 
     def largest(followed: list[Followed]) -> list[tf.Tensor]:
@@ -123,7 +133,7 @@ def _balanced(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) ->
             for stream in streams
         ]
 
-    for stream, most in zip(streams, _measured(model, values, images, largest, np.maximum), strict=True):
+    for stream, most in zip(streams, _measured(model, logits, values, images, largest, np.maximum), strict=True):
         top = 6 / MARGIN if stream.makers[0].activation is ops.relu6 else most.max()
         scale = np.where(most > 0, np.clip(top / np.maximum(most, 1e-9), 1, MOST), 1).astype(np.float32)
         for maker in stream.makers:
@@ -178,14 +188,14 @@ def _stream_of(first: tf.Tensor, makers: dict[str, Followed], takers: dict[str, 
 # Weights on the grid
 
 
-def _rounded(model: DeepLabV3, values: Values, images: Sequence[np.ndarray]) -> Values:
+def _rounded(model: Network, logits: Logits, values: Values, images: Sequence[np.ndarray]) -> Values:
     convolved: list[Followed] = []
 
     def moments(followed: list[Followed]) -> list[tuple[tf.Tensor, ...]]:
         convolved[:] = followed
         return [_moments(one.layer, one.taken) for one in followed]
 
-    sums = _measured(model, values, images, moments, np.add)
+    sums = _measured(model, logits, values, images, moments, np.add)
     for (layer, channels, *_), summed in zip(convolved, sums, strict=True):
         mean, *squares = (part / len(images) for part in summed)
         kernel, bias = values[layer.kernel.path].copy(), layer.folded_bias.path

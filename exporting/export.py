@@ -69,9 +69,10 @@ class Outcome:
             said += f", {self.seconds:.3f} s an image"
         if real := self.told.get("on real pictures"):
             said += f"; {self.told['calibrated on']}: "
+            score, name = ("miou", "mIoU") if "miou" in real else ("top1", "top 1")
             said += (
-                f"{100 * real['label_agreement']:.3f} % of the labels, mIoU "
-                f"{100 * real['miou']:.2f} where the model has {100 * real['model_miou']:.2f}"
+                f"{100 * real['label_agreement']:.3f} % of the labels, {name} "
+                f"{100 * real[score]:.2f} where the model has {100 * real[f'model_{score}']:.2f}"
             )
         line = f"{self.name}: {self.file}, {self.bytes / 1e6:.2f} MB; {said}"
         if self.good:
@@ -184,7 +185,7 @@ def _outcome(name: str, path: Path, subject: Subject, picture: np.ndarray, passe
     seconds = statistics.median(times)
     told = exported.described() | subject.checked(name, exported)
     if real := told.get("on real pictures"):
-        agreement = real["label_agreement"]  # of many, which a single picture's does not outweigh
+        agreement = real[subject.key]  # of many, which a single picture's does not outweigh
     return Outcome(name, path.name, size, agreement, subject.needed(name), subject.agreeing, difference, seconds, told)
 
 

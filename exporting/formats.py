@@ -66,8 +66,8 @@ FORMATS = {
     "tflite_float16": Format("model_float16.tflite", write_tflite_float16, 0.99, 0.98, LITE, fixed=True),
     "tflite_dynamic8": Format("model_dynamic8.tflite", write_tflite_dynamic8, 0.97, 0.7, LITE, fixed=True),
     "slim": Format("model.ckpt", write_slim, 1.0, 1.0),
-    "onnx_int8": Format("model_int8.onnx", write_onnx_int8, 0.9, None, ONNX, fixed=True, calibrated=True),
-    "tflite_int8": Format("model_int8.tflite", write_tflite_int8, 0.9, None, LITE, fixed=True, calibrated=True),
+    "onnx_int8": Format("model_int8.onnx", write_onnx_int8, 0.9, 0.7, ONNX, fixed=True, calibrated=True),
+    "tflite_int8": Format("model_int8.tflite", write_tflite_int8, 0.9, 0.7, LITE, fixed=True, calibrated=True),
     "keras": Format("model.keras", write_keras, overlap=0.999),
     "torch": Format("model.pt2", write_torch, overlap=0.999, needs=("torch",), fixed=True),
     "huggingface": Format(

@@ -33,8 +33,9 @@ def write_tflite_dynamic8(served: Served, path: Path) -> None:
     _write(served, served.lite, path, [tf.lite.Optimize.DEFAULT])
 
 
-def write_tflite_int8(served: ServedSegmenter, path: Path) -> None:
-    """All operations in 8 bits, weights per channel: uint8 image → uint8 small logits, as an EdgeTPU compiler takes it.
+def write_tflite_int8(served: Served, path: Path) -> None:
+    """All operations in 8 bits, weights per channel, as an EdgeTPU compiler takes it: uint8 image, of a classifier what
+    it sees of one → uint8 logits, of a segmentation model small ones.
 
     The converter calibrates by the least and the largest value of each activation.
     """

@@ -25,6 +25,7 @@ from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import Network, interpolation
 
+Samples = Sequence[tuple[np.ndarray, Any]]
 MEASURED = 50  # pictures, of those to calibrate on, whose activations weights are made ready for 8 bits by
 
 
@@ -36,6 +37,10 @@ class Served(ABC):
         any_size: tf.function, uint8 images (N, H, W, 3) → {"labels", "probabilities"}, that TensorFlow runs anywhere.
         converted: the same for a converter, to a runtime that has dilated depthwise convolutions.
         lite: tf.function that a TFLite file holds: one picture. None where there can be none.
+        fixed: the one (height, width) of what is quantized, and of a segmentation model for runtimes that want fixed
+            shapes; None where none is known.
+        calibration: samples (uint8 picture (H, W, 3), anything) that the ranges of 8 bits are measured on; none, no 8
+            bits.
         opset: of ONNX.
         description: what a file says of itself, as JSON can hold it.
     """
@@ -44,9 +49,10 @@ class Served(ABC):
     any_size: Any
     converted: Any
     lite: Any
+    fixed: tuple[int, int] | None
 
-    def __init__(self, model: Network, how: Exporting = Exporting()) -> None:
-        self.model, self.opset = model, how.opset
+    def __init__(self, model: Network, how: Exporting, calibration: Samples) -> None:
+        self.model, self.opset, self.calibration = model, how.opset, calibration
         self.description: dict[str, Any] = {}
         self._values = folded_values(model)
         images = tf.TensorSpec((how.batch, *(how.size or (None, None)), 3), tf.uint8, name="images")
@@ -56,6 +62,51 @@ class Served(ABC):
     @abstractmethod
     def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """uint8 images (N, H, W, 3) → {"labels", "probabilities"}."""
+
+    @abstractmethod
+    def fed(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 RGB (H, W, 3) → uint8 (1, *fixed, 3)."""
+
+    @abstractmethod
+    def _network(self, fed: tf.Tensor) -> tf.Tensor:
+        """Preprocessed images → the model's logits, a segmentation model's small ones."""
+
+    @abstractmethod
+    def _logits(self, fed: tf.Tensor, values: Mapping[str, np.ndarray] | None = None) -> tf.Tensor:
+        """The same by constants, with other values where given, after whatever is padded."""
+
+    @functools.cached_property
+    def centred(self) -> tuple[Any, int]:
+        """→ (tf.function, float32 image (1, H, W, 3) less a number → {"logits"}, with weights made ready for 8 bits;
+        the number): the mean pixel, where preprocessing can be inside the weights, else 0."""
+        found = taking_pixels(self.model, self._network, self._values_for_8_bits, self._pixels.shape)
+        values, middle = found or (self._values_for_8_bits, 0)
+
+        def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"logits": self._logits(image if found else self._preprocessed(image), values=values)}
+
+        return self._function(compute, self._pixels), middle
+
+    @property
+    def _pixels(self) -> tf.TensorSpec:
+        assert self.fixed is not None  # `Subject.refused`
+        return tf.TensorSpec((1, *self.fixed, 3), tf.float32, name="image")
+
+    @functools.cached_property
+    def _values_for_8_bits(self) -> dict[str, np.ndarray]:
+        samples = (self.calibration[index] for index in spread_over(len(self.calibration), MEASURED))
+        images = [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture, _ in samples]
+        return ready_for_8_bits(self.model, self._network, self._values, images)
+
+    def calibrating(self) -> Iterator[np.ndarray]:
+        """The pictures to calibrate `centred` on, as it takes them: float32 (1, H, W, 3).
+
+        The last pixel of each has the least and the largest value, so that a step of an input of 8 bits is a pixel's.
+        """
+        for picture, _ in self.calibration:
+            image = self.fed(picture).astype(np.float32) - self.centred[1]
+            image[0, -1, -1, :2] = np.array([0, 255]) - self.centred[1]
+            yield image
 
     @staticmethod
     def _function(computed: Callable[..., Any], *takes: tf.TensorSpec, converted: bool = True) -> Any:
@@ -81,12 +132,12 @@ class ServedSegmenter(Served):
     Args:
         crop_size: as of `inference.predictor.ModelPredictor`, which the functions equal.
         how: outputs, size and batch.
-        calibration: uint8 pictures (H, W, 3) that the ranges of 8 bits are measured on; none, no 8 bits.
+        calibration: as of Served.
 
     Attributes:
-        lite: for runtimes that want fixed shapes: uint8 image (1, H, W, 3), of `how.size`, else the crop size. There is
-            none without either. So are `exact`, which also takes int32 size (2,): only so many rows and columns of the
-            image are picture, whatever the others hold counts as padding.
+        fixed: `how.size`, else the crop size.
+        lite: uint8 image (1, *fixed, 3). There is none without. So is `exact`, which also takes int32 size (2,): only
+            so many rows and columns of the image are picture, whatever the others hold counts as padding.
     """
 
     def __init__(
@@ -94,10 +145,10 @@ class ServedSegmenter(Served):
         model: DeepLabV3,
         crop_size: int | None,
         how: Exporting = Exporting(),
-        calibration: Sequence[np.ndarray] = (),
+        calibration: Samples = (),
     ) -> None:
-        super().__init__(model, how)
-        self.crop_size, self.outputs, self.calibration = crop_size, how.outputs, calibration
+        super().__init__(model, how, calibration)
+        self.crop_size, self.outputs = crop_size, how.outputs
         self.fixed = how.size or (None if crop_size is None else (crop_size, crop_size))
         self.lite = self.exact = None
         if self.fixed is not None:
@@ -107,41 +158,8 @@ class ServedSegmenter(Served):
             )
             self.exact = self._function(self._exact, image, tf.TensorSpec((2,), tf.int32, name="size"))
 
-    @functools.cached_property
-    def centred(self) -> tuple[Any, int]:
-        """→ (tf.function, float32 image (1, H, W, 3) less a number → {"logits"}, with weights made ready for 8 bits;
-        the number): the mean pixel, where preprocessing can be inside the weights, else 0."""
-        found = taking_pixels(self.model, self._values_for_8_bits, self._pixels.shape)
-        values, middle = found or (self._values_for_8_bits, 0)
-
-        def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"logits": self._small_logits(image if found else self._preprocessed(image), values=values)}
-
-        return self._function(compute, self._pixels), middle
-
-    @property
-    def _pixels(self) -> tf.TensorSpec:
-        assert self.fixed is not None  # `Segmentation.refused`
-        return tf.TensorSpec((1, *self.fixed, 3), tf.float32, name="image")
-
-    @functools.cached_property
-    def _values_for_8_bits(self) -> dict[str, np.ndarray]:
-        pictures = [self.calibration[index] for index in spread_over(len(self.calibration), MEASURED)]
-        images = [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture in pictures]
-        return ready_for_8_bits(self.model, self._values, images)
-
-    def calibrating(self) -> Iterator[np.ndarray]:
-        """The pictures to calibrate `centred` on, as it takes them: float32 (1, H, W, 3).
-
-        The last pixel of each has the least and the largest value, so that a step of an input of 8 bits is a pixel's.
-        """
-        for picture in self.calibration:
-            image = self.fed(picture).astype(np.float32) - self.centred[1]
-            image[0, -1, -1, :2] = np.array([0, 255]) - self.centred[1]
-            yield image
-
     def fed(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 RGB (H, W, 3) → uint8 (1, *fixed, 3): as much of it as fits, padded with the mean pixel, rounded."""
+        """As much of a picture as fits, padded with the mean pixel, rounded."""
         assert self.fixed is not None  # else there is no function that takes it
         return padded_picture(picture, self.fixed, np.round(self.model.preprocessing.mean).tolist())[None]
 
@@ -201,6 +219,12 @@ class ServedSegmenter(Served):
     def _stride(self) -> int:
         return self.model.output_stride
 
+    def _network(self, fed: tf.Tensor) -> tf.Tensor:
+        return self.model.small_logits(fed)
+
+    def _logits(self, fed: tf.Tensor, values: Mapping[str, np.ndarray] | None = None) -> tf.Tensor:
+        return self._small_logits(fed, values=values)
+
     def _small_logits(
         self, fed: tf.Tensor, more: Sequence[Any] | None = None, values: Mapping[str, np.ndarray] | None = None
     ) -> tf.Tensor:
@@ -217,22 +241,34 @@ class ServedClassifier(Served):
     """A classifier: labels int32 (N,), probabilities float32 (N, classes).
 
     Args:
-        view: what it is shown of a picture, which is inside (`exporting.views`).
+        view: what it is shown of a picture, which is inside (`exporting.views`), but not of what is quantized.
+        how, calibration: as of Served.
 
     Attributes:
         lite: the same of one picture of any size, uint8 images (1, H, W, 3).
+        fixed: the view's.
     """
 
-    def __init__(self, model: Network, view: View, how: Exporting = Exporting()) -> None:
-        super().__init__(model, how)
-        self.view = view
+    def __init__(self, model: Network, view: View, how: Exporting = Exporting(), calibration: Samples = ()) -> None:
+        super().__init__(model, how, calibration)
+        self.view, self.fixed = view, (view.size, view.size)
         self.lite = self._function(
             self._any_size, tf.TensorSpec((1, *(how.size or (None, None)), 3), tf.uint8, name="images")
         )
 
+    def fed(self, picture: np.ndarray) -> np.ndarray:
+        """What is seen of a picture."""
+        return self.view(picture)[None]
+
+    def _network(self, fed: tf.Tensor) -> tf.Tensor:
+        return self.model(fed, training=False)
+
+    def _logits(self, fed: tf.Tensor, values: Mapping[str, np.ndarray] | None = None) -> tf.Tensor:
+        with self._constants(values):
+            return self._network(fed)
+
     def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        with self._constants():
-            logits = self.model(self._preprocessed(seen(self.view, images)), training=False)
+        logits = self._logits(self._preprocessed(seen(self.view, images)))
         return {
             "labels": tf.cast(tf.argmax(logits, -1), tf.int32, name="labels"),
             "probabilities": tf.nn.softmax(logits, name="probabilities"),

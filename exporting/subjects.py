@@ -8,7 +8,13 @@ import numpy as np
 
 from data.voc import palette
 from engine.options import Exporting
-from exporting.calibration import calibration_of, compared_on
+from exporting.calibration import (
+    Calibration,
+    calibration_of,
+    classified_on,
+    classifiers_calibration,
+    compared_on,
+)
 from exporting.formats import FORMATS
 from exporting.served import Served, ServedClassifier, ServedSegmenter
 from inference.exported import Export
@@ -22,11 +28,13 @@ class Subject(ABC):
 
     Attributes:
         served: the model as functions of pictures. class_names: its classes.
+        calibration: what 8 bits are calibrated and checked on, where that was said.
         agreeing: what of an export must agree with the model, in words. key: the same, in export.json.
     """
 
     served: Served
     class_names: tuple[str, ...]
+    calibration: Calibration | None
     agreeing: str
     key: str
 
@@ -44,6 +52,8 @@ class Subject(ABC):
 
     def refused(self, formats: Sequence[str]) -> str | None:
         """Why it cannot be exported in these formats, and what to do; None where it can."""
+        if not self.calibration and (calibrated := [name for name in formats if FORMATS[name].calibrated]):
+            return f"{', '.join(calibrated)}: measured on pictures; name some of the training set with --calibrate DATA"
         return next(filter(None, (FORMATS[name].refused(self.served) for name in formats)), None)
 
     @abstractmethod
@@ -54,8 +64,15 @@ class Subject(ABC):
         """
 
     def checked(self, name: str, exported: Export) -> dict[str, Any]:
-        """What export.json says of further checks of the format `name`."""
-        return {}
+        """What export.json says of further checks of the format `name`: of 8 bits, how they stand on real pictures,
+        and what they were calibrated on."""
+        if not FORMATS[name].calibrated or self.calibration is None:
+            return {}
+        return {"calibrated on": self.calibration.said, "on real pictures": self._compared_on(exported)}
+
+    @abstractmethod
+    def _compared_on(self, exported: Export) -> dict[str, float]:
+        """How an export stands on the pictures to check on: fractions, one of them of the name `key`."""
 
 
 class Segmentation(Subject):
@@ -66,8 +83,8 @@ class Segmentation(Subject):
     def __init__(self, opened: OpenedSegmenter, how: Exporting) -> None:
         self.class_names = tuple(opened.class_names)
         self.calibration = calibration_of(how, how.calibrate, self.class_names) if how.calibrate else None
-        pictures = self.calibration.pictures if self.calibration else ()
-        self.served = ServedSegmenter(opened.model, opened.crop_size, how, pictures)
+        learnt = self.calibration.learnt if self.calibration else ()
+        self.served = ServedSegmenter(opened.model, opened.crop_size, how, learnt)
         # Unfolded: that is checked too.
         self._reference = ModelPredictor(opened.model, opened.class_names, opened.crop_size)
         self.fixed = self.served.fixed
@@ -94,14 +111,12 @@ class Segmentation(Subject):
         return FORMATS[name].agreement
 
     def refused(self, formats: Sequence[str]) -> str | None:
-        """Formats of one size want one, those of 8 bits pictures."""
+        """Formats of one size want one."""
         if self.fixed is None and (fixed := [name for name in formats if FORMATS[name].fixed]):
             return (
                 f"--crop-size none: {', '.join(fixed)} can only take pictures up to one size: name it with "
                 "--crop-size N or --size H,W, or leave them out of --formats"
             )
-        if not self.calibration and (calibrated := [name for name in formats if FORMATS[name].calibrated]):
-            return f"{', '.join(calibrated)}: measured on pictures; name some of the training set with --calibrate DATA"
         return super().refused(formats)
 
     def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
@@ -115,14 +130,9 @@ class Segmentation(Subject):
             difference = float(np.abs(apart).max())
         return float(agreement), difference, lambda: exported.labels(picture)
 
-    def checked(self, name: str, exported: Export) -> dict[str, Any]:
-        """Of 8 bits: how they stand on real pictures, and what they were calibrated on."""
-        if not FORMATS[name].calibrated or self.calibration is None:
-            return {}
-        return {
-            "calibrated on": self.calibration.said,
-            "on real pictures": compared_on(self.calibration.samples, self._reference, exported),
-        }
+    def _compared_on(self, exported: Export) -> dict[str, float]:
+        assert self.calibration is not None  # `checked`
+        return compared_on(self.calibration, self._reference, exported)
 
 
 class Classification(Subject):
@@ -132,8 +142,11 @@ class Classification(Subject):
 
     def __init__(self, opened: OpenedClassifier, how: Exporting) -> None:
         self.class_names = opened.class_names
-        self.served = ServedClassifier(opened.model, opened.view, how)
         self._view, self._reference = opened.view, opened.predictor()
+        given = how.calibrate
+        self.calibration = classifiers_calibration(how, given, self._reference) if given else None
+        learnt = self.calibration.learnt if self.calibration else ()
+        self.served = ServedClassifier(opened.model, opened.view, how, learnt)
         self.served.description = {"classes": list(self.class_names), **self.description(), **self.settings()}
 
     def description(self) -> dict[str, Any]:
@@ -158,12 +171,16 @@ class Classification(Subject):
 
     def compared(self, exported: Export, picture: np.ndarray) -> tuple[float, float | None, Callable[[], Any]]:
         """The worse of the two pictures."""
-        if exported.fixed is not None:
+        if exported.fixed is not None and exported.view is None:
             picture = picture[: exported.fixed[0], : exported.fixed[1]]
         pictures = [picture, np.ascontiguousarray(picture[:, ::-1])]
         ours, theirs = self._reference.probabilities_of(pictures), exported.probabilities_of(pictures)
         overlap = np.minimum(ours, theirs).sum(axis=-1).min()
         return float(overlap), float(np.abs(ours - theirs).max()), lambda: exported.probabilities_of([picture])
+
+    def _compared_on(self, exported: Export) -> dict[str, float]:
+        assert self.calibration is not None  # `checked`
+        return classified_on(self.calibration, self._reference, exported)
 
 
 def subject_of(opened: OpenedSegmenter | OpenedClassifier, how: Exporting = Exporting()) -> Subject:

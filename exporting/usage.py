@@ -214,7 +214,12 @@ def _program(entry: Mapping[str, Any], described: Mapping[str, Any]) -> str:
 
 def _shown(entry: Mapping[str, Any], described: Mapping[str, Any]) -> Sequence[str]:
     if "padding" not in described:
-        return [_SHOWN_CLASS]
+        quantized = _DEQUANTIZED if entry["gives"].get("logits") == "uint8" else 'logits = found["logits"][0]\n'
+        return (
+            [_SHOWN_CLASS]
+            if "probabilities" in entry["gives"]
+            else [quantized + "logits = logits[None]\n", _SOFTMAX, _SHOWN_CLASS]
+        )
     for name, text in _SHOW.items():
         if name in entry["gives"]:
             return [text, _SHOWN]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.imagenet import imagenet_names
+from data.views import View
 from data.voc import names_of, unnamed
 from errors import UserError
 from inference.cells import labels_from
@@ -39,6 +40,7 @@ class Export(ABC):
         input: the name of what takes pictures.
         batch: how many pictures it takes at once; None: any.
         fixed: the one (height, width) that it takes, pixels; None: any.
+        view: what a classifier is shown of a picture, where the file leaves that to who uses it.
         smaller: whether `fixed` is the largest that it takes, and smaller ones go in as they are.
         sized: whether it also takes how much of them is picture, as `size`.
         outputs: which of OUTPUTS it gives.
@@ -50,6 +52,7 @@ class Export(ABC):
     input = "images"
     batch: int | None = None
     fixed: tuple[int, int] | None = None
+    view: View | None = None
     smaller = sized = quantized = False
 
     def __init__(self, path: str | Path) -> None:
@@ -62,6 +65,12 @@ class Export(ABC):
         with_classes = [given[name][-1] for name in self.outputs if name != "labels"]
         self.num_classes = int(with_classes[0] if with_classes else len(self.inside["classes"]))
         self.class_names = self._class_names()
+        if self.classifies and self._leaves_view():
+            self.view = View(self.inside["image_size"], self.inside["central_fraction"], self.inside["resize"])
+
+    def _leaves_view(self) -> bool:
+        """Whether a classifier's file takes what is seen of a picture: those in 8 bits, which give logits alone."""
+        return "probabilities" not in self.outputs
 
     @abstractmethod
     def _open(self) -> dict[str, Sequence[Any]]:
@@ -104,6 +113,14 @@ class Export(ABC):
         kinds = {"labels": "int32" if self.classifies else "uint8", "probabilities": "float32"}
         kinds["logits"] = "uint8" if self.quantized else "float32"
         some = "uint8 RGB pictures" if self.batch is None else f"{self.batch} uint8 RGB picture{'s'[: self.batch > 1]}"
+        gives = {name: kinds[name] for name in self.outputs}
+        if self.view is not None:
+            view, *done = self.inside["done inside"].split("; ")
+            left = [view] if "probabilities" in gives else [view, done.pop()]
+            seen = [self.batch, self.view.size, self.view.size, 3]
+            takes = f"{some} of {self.view.size}x{self.view.size} pixels"
+            told = {"done inside": "; ".join(done), "left to do": "; ".join(left)}
+            return {"takes": takes, "inputs": {self.input: seen}, "gives": gives, **told}
         takes = f"{some} of any size"
         if self.fixed is not None and self.smaller:
             takes = f"{some} of up to {self.fixed[1]}x{self.fixed[0]} pixels"
@@ -117,7 +134,7 @@ class Export(ABC):
             "takes": takes,
             "inputs": {self.input: [self.batch, *sides, 3], **size},
             **largest,
-            "gives": {name: kinds[name] for name in self.outputs},
+            "gives": gives,
         }
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
@@ -156,7 +173,9 @@ class Export(ABC):
             yield small, padded, size, inside["upsampling"]
 
     def _fed(self, images: np.ndarray) -> np.ndarray:
-        """Images as the file takes them: where it takes one size, padded to it with the mean pixel."""
+        """Images as the file takes them: a classifier's view of them, or padded to one size with the mean pixel."""
+        if self.view is not None:
+            return np.stack([self.view(image) for image in images])
         if self.fixed is None or images.shape[1:3] == self.fixed:
             return images
         self._fits(*images.shape[1:3])
@@ -175,7 +194,9 @@ class Export(ABC):
 
     def probabilities_of(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """A classifier's of uint8 RGB images, each (H, W, 3) of its own size → float32 (N, classes)."""
-        return np.concatenate([self._run("probabilities", image[None]) for image in images])
+        if "probabilities" in self.outputs:
+            return np.concatenate([self._run("probabilities", image[None]) for image in images])
+        return softmax(np.concatenate([self._run("logits", image[None]) for image in images]))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from data.views import View
 from engine.startup import import_keras
 from inference.exported import INSIDE, Export, require, softmax
 from inference.upsampling import padded_size
@@ -26,10 +25,10 @@ class PartialExport(Export):
         some = (None,) if "image_size" in self.inside else (None, None, None)
         return {name: some if name == "labels" else (*some, len(self.inside["classes"])) for name in outputs}
 
+    def _leaves_view(self) -> bool:
+        return True
+
     def _compute(self, name: str, images: np.ndarray) -> np.ndarray:
-        if self.classifies:
-            view = View(self.inside["image_size"], self.inside["central_fraction"], self.inside["resize"])
-            images = np.stack([view(image) for image in images])
         return self._answers(images)[name]
 
     @abstractmethod
@@ -157,12 +156,3 @@ class TorchExport(PartialExport):
         with torch.inference_mode():
             found = self._run_program(torch.from_numpy(np.ascontiguousarray(images)))
         return {name: value.numpy() for name, value in found.items()}
-
-    def described(self) -> dict[str, Any]:
-        """Of a classifier, what square it takes."""
-        if not self.classifies:
-            return super().described()
-        side = self.inside["image_size"]
-        view, done = self.inside["done inside"].split("; ", 1)
-        said = {"takes": f"uint8 RGB pictures of {side}x{side} pixels", "done inside": done, "left to do": view}
-        return super().described() | said | {"inputs": {self.input: [self.batch, side, side, 3]}}

@@ -51,9 +51,9 @@ def nearest(path, kernel):
 
 
 def test_scaled_channels_change_nothing(model, images, monkeypatch):
-    monkeypatch.setattr(eight_bits, "_rounded", lambda model, values, images: values)
+    monkeypatch.setattr(eight_bits, "_rounded", lambda model, logits, values, images: values)
     before = folded_values(model)
-    after = ready_for_8_bits(model, before, images)
+    after = ready_for_8_bits(model, model.small_logits, before, images)
     changed = [path for path in before if not np.array_equal(before[path], after[path])]
     assert {"depthwise_weights", "weights"} <= {path.rpartition("/")[2] for path in changed}
     assert any("/project/" in path for path in changed)  # of maps that are added up, too
@@ -63,7 +63,7 @@ def test_scaled_channels_change_nothing(model, images, monkeypatch):
 
 def test_a_quantizer_finds_weights_on_its_grid_and_they_cost_less(model, images):
     before = folded_values(model)
-    after = ready_for_8_bits(model, before, images)
+    after = ready_for_8_bits(model, model.small_logits, before, images)
     kernels = [path for path in before if before[path].ndim == 4]
     for path in kernels:
         np.testing.assert_allclose(nearest(path, after[path]), after[path], atol=1e-6 * np.abs(after[path]).max())
@@ -124,7 +124,7 @@ def test_inputs_that_hardly_vary_around_a_large_mean_do_no_harm():
 
 def test_pixels_less_the_mean_go_into_the_first_convolution(model):
     values = folded_values(model)
-    found, middle = taking_pixels(model, values, SHAPE)
+    found, middle = taking_pixels(model, model.small_logits, values, SHAPE)
     assert middle == 128
     pixels = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.float32)
     ours = logits(model, found, pixels - middle)
@@ -137,7 +137,7 @@ def test_a_mean_pixel_of_a_colour_stays_outside():
     backbone = ResNet("resnet_v1_50", Bottleneck, (1, 1, 1, 1), output_stride=16, width=8)
     model = DeepLabV3(backbone, 5, preprocessing="mean-subtracted")
     model.build()
-    assert taking_pixels(model, folded_values(model), SHAPE) is None
+    assert taking_pixels(model, model.small_logits, folded_values(model), SHAPE) is None
 
 
 def test_what_a_convolution_is_fed_is_measured_where_it_is(model, images):
@@ -145,7 +145,7 @@ def test_what_a_convolution_is_fed_is_measured_where_it_is(model, images):
     values = folded_values(model)
 
     def compare(image):
-        followed, _ = eight_bits._follow(model, values, image)
+        followed, _ = eight_bits._follow(model, model.small_logits, values, image)
         checked = []
         for layer, channels, taken, _ in followed:
             kernel = values[layer.kernel.path][:, :, channels].astype(np.float32)

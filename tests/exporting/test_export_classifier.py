@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -26,8 +28,10 @@ from models.checkpoint import open_checkpoint
 from models.weight_init import named_variables
 from tests.small_classifier import CLASSES, level, save_run, small_classifier
 
-RUNTIMES = [name for name in export_seg.USUAL if name != "slim"]
-
+EIGHT_BITS = export_seg.CALIBRATED
+RUNTIMES = [*(name for name in export_seg.USUAL if name != "slim"), *EIGHT_BITS]
+# A random network decides by less than a trained one.
+OVERLAP = {"tflite_dynamic8": 0.5, "onnx_int8": 0.5, "tflite_int8": 0.5}
 
 pytestmark = pytest.mark.usefixtures("short_mobilenet")
 
@@ -60,12 +64,14 @@ def run(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
+def exported(run, folders, tmp_path_factory):
     """The folder of all formats."""
     folder = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:  # a random network decides by less than a trained one
-        patch.setitem(FORMATS, "tflite_dynamic8", replace(FORMATS["tflite_dynamic8"], overlap=0.5))
-        assert export_cls.main(["--ckpt", str(run), "--out", str(folder)]) == 0
+    calibrated = ["--calibrate", str(folders), "--calibrate-images", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, overlap in OVERLAP.items():
+            patch.setitem(FORMATS, name, replace(FORMATS[name], overlap=overlap))
+        assert export_cls.main(["--ckpt", str(run), "--out", str(folder), *calibrated]) == 0
     return folder
 
 
@@ -84,7 +90,52 @@ def test_every_export_agrees_with_the_model_at_every_size(exported, reference, p
     assert (theirs.shape, theirs.dtype) == ((8, 4), np.float32)
     assert len(set(ours.argmax(-1))) > 1
     # Half of a pixel's last bit may be rounded the other way, where a crop is computed in another order.
-    assert np.abs(ours - theirs).max() < (0.2 if name == "tflite_dynamic8" else 0.02)
+    assert np.abs(ours - theirs).max() < (0.2 if name in OVERLAP else 0.02)
+
+
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_8_bits_leave_the_view_and_say_so_and_how(exported, pictures, tmp_path, name):
+    described = json.loads((exported / "export.json").read_text())["formats"][name]
+    assert described["takes"] == "1 uint8 RGB picture of 32x32 pixels" and described["inputs"] == {
+        "image": [1, 32, 32, 3]
+    }
+    assert described["done inside"].startswith("(RGB - ") and described["left to do"].endswith("by area; softmax")
+    real = described["on real pictures"]
+    assert set(real) == {"probability_agreement", "label_agreement", "top1", "model_top1"}
+    text = (exported / "README.md").read_text()
+    program = re.search(rf"## {name}: .*?```python\n(.*?)```", text, re.DOTALL).group(1)
+    for file in ("export.json", described["file"]):
+        (tmp_path / file).symlink_to(exported / file)
+    found = open_export(exported / described["file"], classifies=True)
+    Image.fromarray(pictures[1]).save(tmp_path / "picture.png")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program.replace("picture.jpg", "picture.png")],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (expected,) = found.probabilities_of([pictures[1]])
+    said, probability = done.stdout.split()
+    assert (said, float(probability)) == (CLASSES[expected.argmax()], pytest.approx(expected.max(), rel=1e-4))
+
+
+def test_no_processor_adds_up_8_bits_in_16(exported):
+    """As those without VNNI do products with int8 weights."""
+    graph = onnx.load(exported / "model_int8.onnx").graph
+    types = {constant.name: constant.data_type for constant in graph.initializer}
+    quantized = [
+        types[node.input[0]] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in types
+    ]
+    assert set(quantized) == {onnx.TensorProto.UINT8, onnx.TensorProto.INT32}  # weights, biases
+
+
+def test_a_class_to_calibrate_on_that_the_model_has_not_is_refused(run, folders, tmp_path):
+    said = ["--ckpt", str(run), "--out", str(tmp_path / "out"), "--calibrate", str(folders)]
+    with pytest.raises(UserError, match="'cat' is none of the 4 of the model"):
+        export_cls.main([*said, "--label", f"{CLASSES[0]}=cat"])
+    with pytest.raises(ExportError, match="onnx_int8: measured on pictures; name some of the training set"):
+        export_cls.main([*said[:4], "--formats", "onnx_int8"])
 
 
 PLAIN = {
@@ -139,10 +190,11 @@ def test_the_description_says_what_goes_in_and_what_comes_out(exported, model):
     described = json.loads((exported / "export.json").read_text())
     assert described["classes"] == list(CLASSES)
     assert described["input"] == "uint8 RGB pictures of any size, upright"
-    assert tuple(described["formats"]) == export_seg.USUAL
+    assert tuple(described["formats"]) == export_seg.USUAL + EIGHT_BITS
     for entry in described["formats"].values():
         assert (entry["image_size"], entry["central_fraction"], entry["resize"]) == (32, 0.875, "square")
-        assert "87.5 % of the shorter side" in entry["done inside"] and "RGB" in entry["done inside"]
+        said = entry["done inside"] + entry.get("left to do", "")
+        assert "87.5 % of the shorter side" in said and "RGB" in entry["done inside"]
     with open_checkpoint(exported / "model.ckpt") as checkpoint:
         for name, variable in named_variables(model).items():
             assert checkpoint.read(name).tobytes() == np.asarray(variable).tobytes()
