@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from models.backend import dilated
 from models.layers import (
     AtrousConv2d,
     BatchNorm,
@@ -84,13 +85,16 @@ def test_depthwise_convolution_equals_tensorflows(dilation):
     assert largest_difference(conv(x), expected) < EXACT
 
 
-@pytest.mark.parametrize("dilation", [2, (1, 6), (18, 15)])
-def test_a_dilated_depthwise_convolution_is_the_same_where_nothing_is_learned(dilation):
-    conv = built(DepthwiseConv2d(4, 3, dilation=dilation, name="depthwise"))
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("dilation", [2, (1, 2), (1, 6), (18, 15)])
+def test_a_dilated_depthwise_convolution_is_the_same_where_nothing_is_learned(kernel_size, dilation):
+    conv = built(DepthwiseConv2d(4, kernel_size, dilation=dilation, name="depthwise"))
     x = features_of((9, 12))
     learning = conv(x)
     with batch_norm_folded():
         assert largest_difference(conv(x), learning) < EXACT
+        with dilated(natively=False):
+            assert largest_difference(conv(x), learning) < EXACT
 
 
 @pytest.mark.parametrize("size", [(8, 11), (9, 12)])
