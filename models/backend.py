@@ -109,12 +109,12 @@ if ON_TENSORFLOW:
         """(N, H, W, C) by (k, k, C, D) → (N, h, w, D); `padding` is "SAME" or "VALID"."""
 
         # tf.nn.conv2d dilates natively; keras.ops.conv goes through SpaceToBatch, 3x slower a training step.
-        def dilated(x: Tensor, kernel: Tensor) -> Tensor:
+        def compute(x: Tensor, kernel: Tensor) -> Tensor:
             return tf.nn.conv2d(x, kernel, stride, padding, dilations=dilation)
 
         if dilation == 1 or learns_dilated_natively():
-            return dilated(x, ops.convert_to_tensor(kernel))
-        return _learning_by_detour(dilated, x, kernel, padding, dilation)
+            return compute(x, ops.convert_to_tensor(kernel))
+        return _learning_by_detour(compute, x, kernel, padding, dilation)
 
     def dilate_depthwise(x: Tensor, kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
         """(N, h, w, C) by (k, k, C, 1) → (N, h, w, C), padded as SAME; without a gradient.
