@@ -22,13 +22,13 @@ class Samples(Sequence):
     """Some of a data set: (picture uint8 (H, W, 3), truth), read when they are asked for."""
 
     def __init__(self, dataset: Any, indices: Iterable[int]) -> None:
-        self.dataset, self._indices = dataset, list(indices)
+        self._dataset, self._indices = dataset, list(indices)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: Any) -> tuple[np.ndarray, Any]:
-        return self.dataset[self._indices[index]]
+        return self._dataset[self._indices[index]]
 
 
 @dataclass(frozen=True)

@@ -213,21 +213,18 @@ def _program(entry: Mapping[str, Any], described: Mapping[str, Any]) -> str:
 
 
 def _shown(entry: Mapping[str, Any], described: Mapping[str, Any]) -> Sequence[str]:
+    gives = entry["gives"]
+    logits = _DEQUANTIZED if gives.get("logits") == "uint8" else 'logits = found["logits"][0]\n'
     if "padding" not in described:
-        quantized = _DEQUANTIZED if entry["gives"].get("logits") == "uint8" else 'logits = found["logits"][0]\n'
-        return (
-            [_SHOWN_CLASS]
-            if "probabilities" in entry["gives"]
-            else [quantized + "logits = logits[None]\n", _SOFTMAX, _SHOWN_CLASS]
-        )
+        softmax = [] if "probabilities" in gives else [logits, "logits = logits[None]\n", _SOFTMAX]
+        return [*softmax, _SHOWN_CLASS]
     for name, text in _SHOW.items():
-        if name in entry["gives"]:
+        if name in gives:
             return [text, _SHOWN]
-    dequantized = _DEQUANTIZED if entry["gives"]["logits"] == "uint8" else 'logits = found["logits"][0]\n'
     padded = "" if "left to do" in entry else _padded(entry, "the file")
     rows, columns = "padded(image.shape[1])", "padded(image.shape[2])"
     position = _POSITION[described["upsampling"]]
-    return [dequantized, padded, _ENLARGED.format(rows=rows, columns=columns, position=position), _SHOWN]
+    return [logits, padded, _ENLARGED.format(rows=rows, columns=columns, position=position), _SHOWN]
 
 
 def _padded(entry: Mapping[str, Any], whose: str) -> str:

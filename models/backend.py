@@ -92,18 +92,27 @@ if ON_TENSORFLOW:
     @functools.cache
     def learns_dilated_natively() -> bool:
         """Whether TensorFlow's own dilated convolution has a gradient here."""
-        settings = {"strides": [1] * 4, "padding": "SAME", "dilations": [1, 2, 2, 1]}
-        x, kernel = (1, 5, 5, 2), (3, 3, 2, 2)
+        ones = tf.ones  # called in the lambda, where no graph is traced
         return _works_here(
-            lambda: (
-                tf.raw_ops.Conv2DBackpropInput(
-                    input_sizes=x, filter=tf.ones(kernel), out_backprop=tf.ones(x), **settings
-                ),
-                tf.raw_ops.Conv2DBackpropFilter(
-                    input=tf.ones(x), filter_sizes=kernel, out_backprop=tf.ones(x), **settings
-                ),
-            )
+            lambda: _native_gradients(ones((1, 5, 5, 2)), ones((3, 3, 2, 2)), ones((1, 5, 5, 2)), "SAME", 2)
         )
+
+    def _native_gradients(x: Tensor, kernel: Tensor, dy: Tensor, padding: str, dilation: int) -> tuple[Tensor, Tensor]:
+        settings = {"strides": [1] * 4, "padding": padding, "dilations": [1, dilation, dilation, 1]}
+        return (
+            tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings),
+            tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=tf.shape(kernel), out_backprop=dy, **settings),
+        )
+
+    def _gradients_by_detour(
+        x: Tensor, kernel: Tensor, dy: Tensor, padding: str, dilation: int
+    ) -> tuple[Tensor, Tensor]:
+        """Those of Keras' convolution, by SpaceToBatch."""
+        warnings.warn(SLOW, RuntimeWarning, stacklevel=2)
+        with tf.GradientTape() as tape:
+            tape.watch((x, kernel))
+            given = ops.conv(x, kernel, padding=padding.lower(), dilation_rate=dilation)
+        return tape.gradient(given, (x, kernel), dy)
 
     def convolve(x: Tensor, kernel: Tensor, stride: int, padding: str, dilation: int) -> Tensor:
         """(N, H, W, C) by (k, k, C, D) → (N, h, w, D); `padding` is "SAME" or "VALID"."""
@@ -114,7 +123,7 @@ if ON_TENSORFLOW:
 
         if dilation == 1 or learns_dilated_natively():
             return compute(x, ops.convert_to_tensor(kernel))
-        return _learning_by_detour(compute, x, kernel, padding, dilation)
+        return _learning(compute, x, kernel, padding, dilation)
 
     def dilate_depthwise(x: Tensor, kernel: Tensor, dilation: tuple[int, int]) -> Tensor:
         """(N, h, w, C) by (k, k, C, 1) → (N, h, w, C), padded as SAME; without a gradient.
@@ -131,39 +140,18 @@ if ON_TENSORFLOW:
         """(N, h, w, C) by (3, 3, C, D) → (N, h, w, D), padded as SAME, for a dilation near the size of the map."""
         if None in x.shape[1:3]:
             return convolve(x, kernel, 1, "SAME", dilation)
-        if not learns_dilated_natively():
-            return _learning_by_detour(lambda x, kernel: _sum_of_taps(x, kernel, dilation), x, kernel, "SAME", dilation)
-        settings = {"strides": [1] * 4, "padding": "SAME", "dilations": [1, dilation, dilation, 1]}
+        return _learning(lambda x, kernel: _sum_of_taps(x, kernel, dilation), x, kernel, "SAME", dilation)
 
-        @tf.custom_gradient
-        def by_taps(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable]:
-            def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:  # here the native kernels are the faster ones
-                return (
-                    tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=dy, **settings),
-                    tf.raw_ops.Conv2DBackpropFilter(
-                        input=x, filter_sizes=tf.shape(kernel), out_backprop=dy, **settings
-                    ),
-                )
-
-            return _sum_of_taps(x, kernel, dilation), gradient
-
-        return by_taps(x, tf.convert_to_tensor(kernel))
-
-    def _learning_by_detour(
+    def _learning(
         compute: Callable[[Tensor, Tensor], Tensor], x: Tensor, kernel: Tensor, padding: str, dilation: int
     ) -> Tensor:
-        """`compute`, which convolves x by the kernel, with the gradient of Keras' convolution, by SpaceToBatch."""
+        """`compute`, which convolves x by the kernel, with the gradients of the dilated convolution: of taps too, whose
+        own are slower."""
+        gradients = _native_gradients if learns_dilated_natively() else _gradients_by_detour
 
         @tf.custom_gradient
         def computed(x: Tensor, kernel: Tensor) -> tuple[Tensor, Callable]:
-            def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:
-                warnings.warn(SLOW, RuntimeWarning, stacklevel=2)
-                with tf.GradientTape() as tape:
-                    tape.watch((x, kernel))
-                    given = ops.conv(x, kernel, padding=padding.lower(), dilation_rate=dilation)
-                return tape.gradient(given, (x, kernel), dy)
-
-            return compute(x, kernel), gradient
+            return compute(x, kernel), lambda dy: gradients(x, kernel, dy, padding, dilation)
 
         return computed(x, tf.convert_to_tensor(kernel))
 
