@@ -54,8 +54,10 @@ def open_model(path: str, how: ClassifierOpening = ClassifierOpening()) -> Opene
         return OpenedModel(path, export)
     import_keras()
     from inference.opening import open_classifier
+    from models.layers import without_variables
 
-    opened = open_classifier(path, how)
+    with without_variables():
+        opened = open_classifier(path, how)
     return OpenedModel(path, opened.predictor(), opened)
 
 

@@ -154,9 +154,11 @@ def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task],
     if export is None:
         keras = import_keras()
         from inference.opening import open_segmenter
+        from models.layers import without_variables
 
         watch.lap("imports")
-        opened = open_segmenter(path, how)
+        with without_variables():
+            opened = open_segmenter(path, how)
         print(opened.introduction(), flush=True)
         passes = len(looks.scales) * (2 if looks.flip else 1)
         # JAX compiles in any case.

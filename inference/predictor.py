@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -85,11 +85,15 @@ class Compiled(keras.Model):
         super().__init__()
         self.model = model
         self.built = True
-        self.compile(jit_compile=use_xla() and not eager, run_eagerly=eager)
+        self.eager = eager
+        if not eager:
+            self.compile(jit_compile=use_xla())
         self._on_one_device: Callable | None = None
 
     def predict_on_batch(self, x: Any) -> Any:
         """What `call` makes of the batch `x`."""
+        if self.eager:
+            return self(x, training=False)
         if keras.distribution.distribution() is None:  # there is one under JAX alone
             return super().predict_on_batch(x)
         import jax
@@ -211,8 +215,15 @@ class ModelPredictor:
         self._small_logits = SmallLogits(model, eager=eager, constants=constants)
         self._probabilities = ProbabilityMapper(model, scales, flip, eager, constants)
         self._unfrozen = ModelPredictor(model, class_names, crop_size, scales, flip) if frozen else self
-        # With the variables: constants take gigabytes more, and windows are for who has none to spare.
-        self._features, self._head = Part(model, model.features), Part(model, model.head)
+
+    @cached_property
+    def _features(self) -> Part:
+        # Not frozen: folded constants take gigabytes more, and windows are for who has none to spare.
+        return Part(self.model, self.model.features)
+
+    @cached_property
+    def _head(self) -> Part:
+        return Part(self.model, self.model.head)
 
     @property
     def num_classes(self) -> int:

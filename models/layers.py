@@ -31,6 +31,7 @@ from models.network import (
     serializable,
     setting,
     with_options_of,
+    without_variables,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "sum_over_replicas",
     "to_be_restored",
     "with_options_of",
+    "without_variables",
 ]
 
 UPSAMPLINGS = ("align-corners", "half-pixel", "tf1")

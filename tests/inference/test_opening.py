@@ -4,9 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engine.options import Architecture, Opening
 from engine.run_directory import RunDirectory, RunError, run_of
@@ -24,6 +27,7 @@ from inference.opening import (
 from models.checkpoint import open_checkpoint, write_checkpoint
 from models.deeplab_v3 import BACKBONES, deeplab_v3
 from models.identify import Identity
+from models.layers import without_variables
 from models.preprocessing import preprocessing_of, slims_preprocessing
 from models.weight_init import named_variables, save_checkpoint
 from tests.golden_networks import GoldenFile, OpenWeights
@@ -94,6 +98,47 @@ def test_slims_preprocessing_is_what_each_network_says(backbone):
     small = {"depth_multiplier": 0.35} if backbone.startswith("mobilenet_v2") else {}
     if small or backbone in ("resnet_v2_18", "resnet_v1_50"):  # one of a kind: building takes its time
         assert BACKBONES[backbone](**small).preprocessing == preprocessing_of(slims_preprocessing(backbone))
+
+
+@pytest.fixture
+def constant(official):
+    """The same, opened to be used alone."""
+    with without_variables():
+        return open_segmenter(official[0])
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_opened_without_variables_it_predicts_the_same_to_the_bit(official, constant, eager):
+    image = np.random.default_rng(0).integers(0, 256, (65, 49, 3), np.uint8)
+    expected = open_segmenter(official[0]).predictor(eager=eager)
+    found = constant.predictor(eager=eager)
+    for _ in range(2):
+        assert np.array_equal(found.probabilities(image), expected.probabilities(image))
+        assert np.array_equal(found.labels(image), expected.labels(image))
+    made = [isinstance(weight._value, tf.Variable) for weight in constant.model.weights]
+    assert not any(made) if eager else all(made)  # for a graph Keras makes some after all
+    assert_same(values_of(constant), official[1])
+
+
+def test_constants_are_the_same_in_every_thread_and_scope(official, constant):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(values_of(constant)))
+    thread.start()
+    thread.join()
+    with keras.StatelessScope(initialize_variables=False):
+        found.append(values_of(constant))
+    with keras.StatelessScope():  # whose end makes variables of whatever is none
+        pass
+    found.append(values_of(constant))
+    for values in found:
+        assert_same(values, official[1])
+
+
+def test_a_constant_without_a_value_is_none_at_random():
+    with without_variables():
+        model = deeplab_v3(**MOBILE)
+    with pytest.raises(RuntimeError, match="before it was restored"):
+        model(np.zeros((1, 33, 33, 3), np.float32))
 
 
 def test_averages_alone_are_the_weights(official, tmp_path):
