@@ -7,13 +7,17 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
 from types import ModuleType
 from typing import Any
 
-# Keras imports these wherever they are installed, for galleries of pictures and for wrappers that nobody here uses.
-_UNNEEDED = ("matplotlib", "sklearn")
+# Keras imports the first two wherever they are installed, for galleries of pictures and for wrappers that nobody here
+# uses; TensorFlow the third, for its legacy Keras.
+_UNNEEDED = ("matplotlib", "sklearn", "scipy.sparse")
 # Nor this one, which TensorFlow imports too, where it is what Keras computes with.
 _UNNEEDED_BESIDE_TENSORFLOW = "jax"
+# All of Keras a second time, for who says tf.keras: a hundred modules of names.
+_SECOND_KERAS = "keras._tf_keras.keras"
 # What TensorFlow says of itself on every start, whatever the level of its log: notes of level I, and these.
 _NOTES = re.compile(
     rb"I\d{4} \d\d:\d\d:|[\d-]+ [\d:.]+: I (tensorflow|external)/"
@@ -26,9 +30,9 @@ _NOTES = re.compile(
 
 
 def import_keras() -> ModuleType:
-    """→ Keras, imported in half the time: as if matplotlib, scikit-learn and, beside TensorFlow, JAX were not there,
-    and without the garbage collector, which would look for garbage among a million objects that stay, and again when
-    the program ends.
+    """→ Keras, imported in half the time: as if matplotlib, scikit-learn, scipy.sparse and, beside TensorFlow, JAX were
+    not there, `tf.keras` when it is first used, and without the garbage collector, which would look for garbage among a
+    million objects that stay, and again when the program ends.
 
     These can be imported afterwards as ever. TensorFlow comes without its notes (`quiet_tensorflow`).
     """
@@ -37,7 +41,7 @@ def import_keras() -> ModuleType:
     quiet_tensorflow()
     gc.disable()
     try:
-        with _unneeded_refused():
+        with _only_what_is_needed():
             import keras
 
         return keras
@@ -47,9 +51,9 @@ def import_keras() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _unneeded_refused() -> Iterator[None]:
+def _only_what_is_needed() -> Iterator[None]:
     """Within it, modules that are not needed, and have not been imported, are none that can be."""
-    finder = _RefusingFinder()
+    finder = _SparingFinder()
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -57,8 +61,9 @@ def _unneeded_refused() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-class _RefusingFinder:
-    """Finds no module that is not needed; JAX is not once TensorFlow's import has begun, with which Keras begins."""
+class _SparingFinder:
+    """Finds no module that is not needed; JAX is not once TensorFlow's import has begun, with which Keras begins. The
+    second Keras is loaded when something is first taken from it."""
 
     def __init__(self) -> None:
         self.may_need_jax = "tensorflow" in sys.modules  # for reasons that are none of Keras'
@@ -67,7 +72,10 @@ class _RefusingFinder:
         beside_tensorflow = "tensorflow" in sys.modules and not self.may_need_jax
         if name in _UNNEEDED or (name == _UNNEEDED_BESIDE_TENSORFLOW and beside_tensorflow):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None  # the next finder is asked
+        spec = PathFinder.find_spec(name, path) if name == _SECOND_KERAS else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec  # None: the next finder is asked
 
 
 def quiet_tensorflow() -> None:
