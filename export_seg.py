@@ -113,4 +113,4 @@ def run_export(args: argparse.Namespace, open_model: Callable[[], Any], how: Exp
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.start(main)

@@ -92,4 +92,4 @@ def write_json(path: str, document: Any) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.start(main)

@@ -212,4 +212,4 @@ def _write(args: argparse.Namespace, names: Sequence[str], samples: Any, left_ou
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.start(main)

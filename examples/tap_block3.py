@@ -100,4 +100,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.start(main)
