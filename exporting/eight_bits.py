@@ -27,6 +27,7 @@ from models.network import Network
 Values = dict[str, np.ndarray]
 Logits = Callable[[tf.Tensor], tf.Tensor]  # of a network: preprocessed images → its logits, a DeepLab's small ones
 
+STEPS = 127
 MARGIN = 1.2  # times the largest that was seen is still within ReLU6's 6
 MOST = 32.0  # that a channel is scaled by
 DAMPING = 0.01  # of the mean variance, added to each: GPTQ's
@@ -35,16 +36,21 @@ ACROSS = 33  # places of a map along either side that are measured
 
 
 def ready_for_8_bits(
-    model: Network, logits: Logits, values: Mapping[str, np.ndarray], images: Sequence[np.ndarray]
+    model: Network,
+    logits: Logits,
+    values: Mapping[str, np.ndarray],
+    images: Sequence[np.ndarray],
+    steps: int = STEPS,
 ) -> Values:
     """`models.folding.folded_values` → values of the same network, to be quantized per channel.
 
     Args:
         logits: what of the model is computed.
         images: preprocessed float32 (1, H, W, 3), all of one shape.
+        steps: of a quantizer's grid, from 0 to the largest weight of an output; of a depthwise kernel always STEPS.
     """
     balanced = _balanced(model, logits, dict(values), images)
-    return _rounded(model, logits, balanced, images)
+    return _rounded(model, logits, balanced, images, steps)
 
 
 def taking_pixels(
@@ -188,7 +194,7 @@ def _stream_of(first: tf.Tensor, makers: dict[str, Followed], takers: dict[str, 
 # Weights on the grid
 
 
-def _rounded(model: Network, logits: Logits, values: Values, images: Sequence[np.ndarray]) -> Values:
+def _rounded(model: Network, logits: Logits, values: Values, images: Sequence[np.ndarray], steps: int) -> Values:
     convolved: list[Followed] = []
 
     def moments(followed: list[Followed]) -> list[tuple[tf.Tensor, ...]]:
@@ -201,7 +207,7 @@ def _rounded(model: Network, logits: Logits, values: Values, images: Sequence[np
         kernel, bias = values[layer.kernel.path].copy(), layer.folded_bias.path
         weights = _by_output(layer, kernel[:, :, channels].astype(np.float64))
         covariance = squares[0] - mean[:, :, None] * mean[:, None] if squares else None
-        found = on_grid(weights, covariance)
+        found = on_grid(weights, covariance, STEPS if isinstance(layer, DepthwiseConv2d) else steps)
         error = np.einsum("gno,gn->go", found - weights, mean).reshape(-1)
         kernel[:, :, channels] = found.swapaxes(0, 1).reshape(kernel[:, :, channels].shape)
         values[layer.kernel.path] = kernel
@@ -209,13 +215,13 @@ def _rounded(model: Network, logits: Logits, values: Values, images: Sequence[np
     return values
 
 
-def on_grid(weights: np.ndarray, covariance: np.ndarray | None = None) -> np.ndarray:
-    """Weights (groups, n, outputs) → the same as whole multiples, up to 127, of a step of each output.
+def on_grid(weights: np.ndarray, covariance: np.ndarray | None = None, steps: int = STEPS) -> np.ndarray:
+    """Weights (groups, n, outputs) → the same as whole multiples, up to `steps`, of a step of each output.
 
     covariance: (groups, n, n) of their inputs, whose outputs are to change least; None rounds to the nearest. The
     largest weight of an output stays as it is, from which a quantizer finds the step.
     """
-    step = np.abs(weights).max(1) / 127
+    step = np.abs(weights).max(1) / steps
     step[step == 0] = 1
     if covariance is None:
         return np.round(weights / step[:, None]) * step[:, None]
@@ -223,7 +229,7 @@ def on_grid(weights: np.ndarray, covariance: np.ndarray | None = None) -> np.nda
     order = np.argsort(-np.einsum("gii->gi", covariance), axis=1, kind="stable")  # what varies most comes first
     left = np.take_along_axis(weights, order[:, :, None], 1)
     largest = np.abs(left).argmax(1, keepdims=True)
-    kept = 127 * step * np.sign(np.take_along_axis(left, largest, 1)[:, 0])
+    kept = steps * step * np.sign(np.take_along_axis(left, largest, 1)[:, 0])
     ordered = np.take_along_axis(np.take_along_axis(covariance, order[:, :, None], 1), order[:, None], 2)
     variance = np.maximum(np.einsum("gii->gi", ordered), 0).mean(1)
     damping = np.where(variance > 0, DAMPING * variance, 1)
@@ -232,7 +238,7 @@ def on_grid(weights: np.ndarray, covariance: np.ndarray | None = None) -> np.nda
     inverse = (directions / (np.maximum(variances, 0) + damping[:, None])[:, None]) @ directions.swapaxes(1, 2)
     upper = np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2).swapaxes(1, 2)
     for i in range(n):
-        nearest = np.clip(np.round(left[:, i] / step), -127, 127) * step
+        nearest = np.clip(np.round(left[:, i] / step), -steps, steps) * step
         whole = np.where(largest[:, 0] == i, kept, nearest)
         error = (left[:, i] - whole) / upper[:, i, i, None]
         left[:, i] = whole

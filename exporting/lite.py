@@ -39,9 +39,10 @@ def write_tflite_int8(served: Served, path: Path) -> None:
 
     The converter calibrates by the least and the largest value of each activation.
     """
+    function, middle = served.centred()
     _write(
-        *(served, served.centred[0], path, [tf.lite.Optimize.DEFAULT]),
-        calibrated_on=lambda: ([image] for image in served.calibrating()),
+        *(served, function, path, [tf.lite.Optimize.DEFAULT]),
+        calibrated_on=lambda: ([image] for image in served.calibrating(middle)),
     )
 
 

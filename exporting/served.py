@@ -17,7 +17,7 @@ import tensorflow as tf
 from data.views import View
 from engine.options import Exporting
 from engine.pictures import spread_over
-from exporting.eight_bits import ready_for_8_bits, taking_pixels
+from exporting.eight_bits import STEPS, ready_for_8_bits, taking_pixels
 from exporting.views import seen
 from inference.upsampling import padded_picture, padded_size
 from models.backend import dilated
@@ -75,12 +75,14 @@ class Served(ABC):
     def _logits(self, fed: tf.Tensor, values: Mapping[str, np.ndarray] | None = None) -> tf.Tensor:
         """The same by constants, with other values where given, after whatever is padded."""
 
-    @functools.cached_property
-    def centred(self) -> tuple[Any, int]:
-        """→ (tf.function, float32 image (1, H, W, 3) less a number → {"logits"}, with weights made ready for 8 bits;
-        the number): the mean pixel, where preprocessing can be inside the weights, else 0."""
-        found = taking_pixels(self.model, self._network, self._values_for_8_bits, self._pixels.shape)
-        values, middle = found or (self._values_for_8_bits, 0)
+    @functools.cache  # noqa: B019  # lives as long as its export takes
+    def centred(self, steps: int = STEPS) -> tuple[Any, int]:
+        """→ (tf.function, float32 image (1, H, W, 3) less a number → {"logits"}, with weights made ready for 8 bits,
+        `steps` of them (`exporting.eight_bits`); the number): the mean pixel, where preprocessing can be inside the
+        weights, else 0."""
+        ready = ready_for_8_bits(self.model, self._network, self._values, self._measured, steps)
+        found = taking_pixels(self.model, self._network, ready, self._pixels.shape)
+        values, middle = found or (ready, 0)
 
         def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"logits": self._logits(image if found else self._preprocessed(image), values=values)}
@@ -93,19 +95,18 @@ class Served(ABC):
         return tf.TensorSpec((1, *self.fixed, 3), tf.float32, name="image")
 
     @functools.cached_property
-    def _values_for_8_bits(self) -> dict[str, np.ndarray]:
+    def _measured(self) -> list[np.ndarray]:
         samples = (self.calibration[index] for index in spread_over(len(self.calibration), MEASURED))
-        images = [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture, _ in samples]
-        return ready_for_8_bits(self.model, self._network, self._values, images)
+        return [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture, _ in samples]
 
-    def calibrating(self) -> Iterator[np.ndarray]:
-        """The pictures to calibrate `centred` on, as it takes them: float32 (1, H, W, 3).
+    def calibrating(self, middle: int) -> Iterator[np.ndarray]:
+        """The pictures to calibrate `centred` on, as it takes them: float32 (1, H, W, 3), less its number.
 
         The last pixel of each has the least and the largest value, so that a step of an input of 8 bits is a pixel's.
         """
         for picture, _ in self.calibration:
-            image = self.fed(picture).astype(np.float32) - self.centred[1]
-            image[0, -1, -1, :2] = np.array([0, 255]) - self.centred[1]
+            image = self.fed(picture).astype(np.float32) - middle
+            image[0, -1, -1, :2] = np.array([0, 255]) - middle
             yield image
 
     @staticmethod

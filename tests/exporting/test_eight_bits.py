@@ -40,18 +40,18 @@ def logits(model, values, image):
         return np.asarray(model.small_logits(tf.constant(image)))
 
 
-def nearest(path, kernel):
+def nearest(path, kernel, steps=127):
     """As a quantizer rounds: one step for each output, depthwise for each channel; `concat_projection` is two, the
     share of the pooled pixel and that of the map."""
     if path.endswith("concat_projection/weights"):
-        return np.concatenate([nearest("", part) for part in np.split(kernel, [256], axis=2)], axis=2)
-    axes = (0, 1, 3) if kernel.shape[-1] == 1 else (0, 1, 2)
-    step = np.abs(kernel).max(axes, keepdims=True) / 127
+        return np.concatenate([nearest("", part, steps) for part in np.split(kernel, [256], axis=2)], axis=2)
+    depthwise = kernel.shape[-1] == 1
+    step = np.abs(kernel).max((0, 1, 3) if depthwise else (0, 1, 2), keepdims=True) / (127 if depthwise else steps)
     return np.round(kernel / np.where(step > 0, step, 1)) * step
 
 
 def test_scaled_channels_change_nothing(model, images, monkeypatch):
-    monkeypatch.setattr(eight_bits, "_rounded", lambda model, logits, values, images: values)
+    monkeypatch.setattr(eight_bits, "_rounded", lambda model, logits, values, images, steps: values)
     before = folded_values(model)
     after = ready_for_8_bits(model, model.small_logits, before, images)
     changed = [path for path in before if not np.array_equal(before[path], after[path])]
@@ -61,13 +61,15 @@ def test_scaled_channels_change_nothing(model, images, monkeypatch):
         np.testing.assert_allclose(logits(model, after, image), logits(model, before, image), atol=1e-3)
 
 
-def test_a_quantizer_finds_weights_on_its_grid_and_they_cost_less(model, images):
+@pytest.mark.parametrize("steps", [127, 64])
+def test_a_quantizer_finds_weights_on_its_grid_and_they_cost_less(model, images, steps):
     before = folded_values(model)
-    after = ready_for_8_bits(model, model.small_logits, before, images)
+    after = ready_for_8_bits(model, model.small_logits, before, images, steps)
     kernels = [path for path in before if before[path].ndim == 4]
     for path in kernels:
-        np.testing.assert_allclose(nearest(path, after[path]), after[path], atol=1e-6 * np.abs(after[path]).max())
-    usual = before | {path: nearest(path, before[path]).astype(np.float32) for path in kernels}
+        close = 1e-6 * np.abs(after[path]).max()
+        np.testing.assert_allclose(nearest(path, after[path], steps), after[path], atol=close)
+    usual = before | {path: nearest(path, before[path], steps).astype(np.float32) for path in kernels}
     whole = np.concatenate([logits(model, before, image) for image in images])
     ours, theirs = (
         np.square(np.concatenate([logits(model, values, image) for image in images]) - whole).mean()
