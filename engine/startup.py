@@ -11,11 +11,11 @@ from importlib.util import LazyLoader
 from types import ModuleType
 from typing import Any
 
-# Keras imports the first two wherever they are installed, for galleries of pictures and for wrappers that nobody here
-# uses; TensorFlow the third, for its legacy Keras.
-_UNNEEDED = ("matplotlib", "sklearn", "scipy.sparse")
-# Nor this one, which TensorFlow imports too, where it is what Keras computes with.
-_UNNEEDED_BESIDE_TENSORFLOW = "jax"
+# Keras imports these wherever they are installed, for galleries of pictures and for wrappers that nobody here uses.
+_UNNEEDED = ("matplotlib", "sklearn")
+# TensorFlow imports these, the latter for its legacy Keras. What else Keras may compute with needs them.
+_UNNEEDED_BY_TENSORFLOW = ("jax", "scipy.sparse")
+_OTHER_BACKENDS = ("keras.src.backend.jax", "keras.src.backend.torch")
 # All of Keras a second time, for who says tf.keras: a hundred modules of names.
 _SECOND_KERAS = "keras._tf_keras.keras"
 # What TensorFlow says of itself on every start, whatever the level of its log: notes of level I, and these.
@@ -30,47 +30,40 @@ _NOTES = re.compile(
 
 
 def import_keras() -> ModuleType:
-    """→ Keras, imported in half the time: as if matplotlib, scikit-learn, scipy.sparse and, beside TensorFlow, JAX were
-    not there, `tf.keras` when it is first used, and without the garbage collector, which would look for garbage among a
-    million objects that stay, and again when the program ends.
-
-    These can be imported afterwards as ever. TensorFlow comes without its notes (`quiet_tensorflow`).
-    """
-    import models  # noqa: F401  # what TensorFlow is told before it is imported
-
+    """→ Keras, and TensorFlow where that is what it computes with, as programs import them (`quiet_tensorflow`)."""
     quiet_tensorflow()
-    gc.disable()
-    try:
-        with _only_what_is_needed():
-            import keras
+    with _sparingly():
+        import keras
 
-        return keras
-    finally:
-        gc.freeze()
-        gc.enable()
+    return keras
 
 
 @contextlib.contextmanager
-def _only_what_is_needed() -> Iterator[None]:
-    """Within it, modules that are not needed, and have not been imported, are none that can be."""
-    finder = _SparingFinder()
+def _sparingly() -> Iterator[None]:
+    """Within it Keras and TensorFlow are imported in half the time: as if matplotlib, scikit-learn and, where Keras
+    computes with TensorFlow, JAX and scipy.sparse were not there, `tf.keras` when it is first used, and without the
+    garbage collector, which would look for garbage among a million objects that stay, and again when the program ends.
+
+    All of these can be imported afterwards as ever.
+    """
+    finder, collects = _SparingFinder(), gc.isenabled()
+    gc.disable()
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
+        if collects:
+            gc.freeze()
+            gc.enable()
 
 
 class _SparingFinder:
-    """Finds no module that is not needed; JAX is not once TensorFlow's import has begun, with which Keras begins. The
-    second Keras is loaded when something is first taken from it."""
-
-    def __init__(self) -> None:
-        self.may_need_jax = "tensorflow" in sys.modules  # for reasons that are none of Keras'
+    """Finds no module that is not needed, and the second Keras without what is in it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        beside_tensorflow = "tensorflow" in sys.modules and not self.may_need_jax
-        if name in _UNNEEDED or (name == _UNNEEDED_BESIDE_TENSORFLOW and beside_tensorflow):
+        alone = not any(backend in sys.modules for backend in _OTHER_BACKENDS)
+        if name in _UNNEEDED or (alone and name in _UNNEEDED_BY_TENSORFLOW):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         spec = PathFinder.find_spec(name, path) if name == _SECOND_KERAS else None
         if spec is not None and spec.loader is not None:
@@ -79,8 +72,9 @@ class _SparingFinder:
 
 
 def quiet_tensorflow() -> None:
-    """From here on the first import of TensorFlow, wherever it happens, drops the notes on its start and on finding
-    the devices; all else that is written to the standard error meanwhile arrives there (`notes_dropped`).
+    """From here on the first import of TensorFlow, wherever it happens, takes half the time (`_sparingly`) and drops
+    the notes on its start and on finding the devices; all else that is written to the standard error meanwhile arrives
+    there (`notes_dropped`).
     """
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _QuietFinder) for finder in sys.meta_path):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its later notes; its errors stay
@@ -97,8 +91,10 @@ class _QuietFinder:
         load = spec.loader.exec_module
 
         def load_quietly(module: ModuleType) -> None:
+            import models  # noqa: F401  # what TensorFlow is told before it is imported
+
             sys.meta_path.remove(self)
-            with notes_dropped():
+            with notes_dropped(), _sparingly():
                 load(module)
                 module.config.list_physical_devices()  # what is said of them is said at the first look
 

@@ -81,6 +81,36 @@ def test_keras_comes_without_what_is_not_needed_and_tensorflow_without_a_word():
     assert (code, stderr) == (0, "")
 
 
+def test_so_does_tensorflow_alone():
+    code, stderr = run(
+        """
+        import gc, sys
+        from engine.startup import quiet_tensorflow
+        quiet_tensorflow()
+        import tensorflow as tf
+        assert not {"matplotlib", "sklearn", "scipy.sparse", "jax"} & set(sys.modules) and "keras" in sys.modules
+        assert gc.isenabled() and gc.get_freeze_count() > 100_000
+        assert tf.keras.layers.Dense(1)(tf.ones((1, 2))).shape == (1, 1)
+        """
+    )
+    assert (code, stderr) == (0, "")
+
+
+@pytest.mark.parametrize("first", ["", "quiet_tensorflow()\n        import tensorflow"])
+def test_keras_has_the_jax_it_computes_with(first):
+    code, stderr = run(
+        f"""
+        import os
+        os.environ["KERAS_BACKEND"] = "jax"
+        from engine.startup import import_keras, quiet_tensorflow
+        {first}
+        keras = import_keras()
+        assert keras.backend.backend() == "jax" and float(keras.ops.sum(keras.ops.ones(3))) == 3
+        """
+    )
+    assert (code, stderr) == (0, "")
+
+
 def test_notes_are_dropped_and_every_other_line_arrives_in_order(with_tensorflow):
     lines = [line for pair in zip(NOTES, [*KEPT, "", "4", "5", "6"], strict=True) for line in pair]
     code, stderr = with_tensorflow(written(lines))
