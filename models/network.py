@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any, Self, TypeVar
 
 import keras
+from keras import ops
 
 from models.backend import ON_TENSORFLOW, Tensor
 from models.preprocessing import Preprocessing
@@ -110,15 +111,14 @@ class _Constant:
     value: Tensor | None = None
 
     def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
-        if self.value is None:
-            raise RuntimeError("a weight that is no variable was used before it was restored")
-        return self.value
+        # Of a network that was given up Keras makes variables nevertheless, some day.
+        return ops.zeros(shape, dtype) if self.value is None else self.value
 
 
 @contextmanager
 def without_variables() -> Iterator[None]:
     """Within it networks are built and restored whose weights are constants from its end on, until Keras makes
-    variables of them, as it does before it traces a graph.
+    variables of them, as it does before it traces a graph. Raises RuntimeError at its end where one was not restored.
 
     A variable of a new shape takes TensorFlow nearly a millisecond, all those of MobileNet v2 as long as two pictures.
     On other backends they are variables all the same.
@@ -130,6 +130,8 @@ def without_variables() -> Iterator[None]:
         yield
         for weight, constant in constants:
             constant.value = restored.get_current_value(weight)
+            if constant.value is None:
+                raise RuntimeError(f"{weight.path} was not restored, and is no variable")
 
 
 class Module(keras.layers.Layer):

@@ -134,11 +134,14 @@ def test_constants_are_the_same_in_every_thread_and_scope(official, constant):
         assert_same(values, official[1])
 
 
-def test_a_constant_without_a_value_is_none_at_random():
-    with without_variables():
-        model = deeplab_v3(**MOBILE)
-    with pytest.raises(RuntimeError, match="before it was restored"):
-        model(np.zeros((1, 33, 33, 3), np.float32))
+def test_a_constant_that_is_not_restored_is_an_error_and_the_end_of_it():
+    with pytest.raises(RuntimeError, match="MobilenetV2/Conv/weights was not restored"), without_variables():
+        deeplab_v3(**MOBILE)
+    with pytest.raises(KeyError), without_variables():
+        deeplab_v3(**MOBILE)
+        raise KeyError
+    with keras.StatelessScope():  # whose end makes variables of whatever is none
+        pass
 
 
 def test_averages_alone_are_the_weights(official, tmp_path):
