@@ -51,7 +51,8 @@ def run(main: Callable[[], int | None]) -> None:
     with stopping.listening():
         try:
             code = main()
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it may have been closed before the program began
+                sys.stdout.flush()
         except (Exception, KeyboardInterrupt) as error:
             code = _ended_by(error)
     if code and _is_one_of_several():

@@ -46,3 +46,4 @@ def test_nothing_is_freed_one_by_one():
 
 def test_a_closed_output_is_no_reason_not_to_end():
     assert started("sys.stdout.close(); sys.stderr.close(); sys.exit(6)")[0] == 6
+    assert started("sys.stdout = None; print('to nobody')")[0] == 0
