@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     written = classification.Written(Path(args.out), args.top, args.sheet, args.probabilities)
     written.check(sources)
     claim(args.out, "--out", args.overwrite)
-    model = classification.open_model(args.ckpt, command_line.chosen(args, ClassifierOpening))
+    model = classification.open_model(args.ckpt, command_line.chosen(args, ClassifierOpening), len(sources))
     print(model.introduction(), flush=True)
     skipped = 0
     for source, picture, found in classification.classify(model, sources, command_line.chosen(args, Pictures)):

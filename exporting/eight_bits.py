@@ -27,7 +27,7 @@ from models.network import Network
 Values = dict[str, np.ndarray]
 Logits = Callable[[tf.Tensor], tf.Tensor]  # of a network: preprocessed images → its logits, a DeepLab's small ones
 
-STEPS = 127
+STEPS = 127  # of a weight of 8 bits
 MARGIN = 1.2  # times the largest that was seen is still within ReLU6's 6
 MOST = 32.0  # that a channel is scaled by
 DAMPING = 0.01  # of the mean variance, added to each: GPTQ's

@@ -75,7 +75,6 @@ class Served(ABC):
     def _logits(self, fed: tf.Tensor, values: Mapping[str, np.ndarray] | None = None) -> tf.Tensor:
         """The same by constants, with other values where given, after whatever is padded."""
 
-    @functools.cache  # noqa: B019  # lives as long as its export takes
     def centred(self, steps: int = STEPS) -> tuple[Any, int]:
         """→ (tf.function, float32 image (1, H, W, 3) less a number → {"logits"}, with weights made ready for 8 bits,
         `steps` of them (`exporting.eight_bits`); the number): the mean pixel, where preprocessing can be inside the

@@ -1,6 +1,7 @@
 """Classifiers at work: opened from whatever holds one, and asked about pictures; what is written of the answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from inference.runtimes import open_export
 if TYPE_CHECKING:
     from inference.opening import OpenedClassifier
 
+FEW = 16  # pictures that do not repay tracing a graph
 TOP = 5  # classes of a picture that are told; its true class is to be among them
 TILE = 240  # pixels of a picture's side on a sheet
 
@@ -44,21 +46,25 @@ class OpenedModel:
         return f"{self.path}: an export, {self.classifier.num_classes} classes; what it sees of a picture is inside"
 
 
-def open_model(path: str, how: ClassifierOpening = ClassifierOpening()) -> OpenedModel:
+def open_model(path: str, how: ClassifierOpening = ClassifierOpening(), pictures: int | None = None) -> OpenedModel:
     """Opens the classifier in an export, or else in a checkpoint or run.
+
+    pictures: how many it is opened for, where that is known.
 
     Raises UserError where there is none at `path`, or an option does not apply to an export.
     """
     if (export := open_export(path, classifies=True)) is not None:
         refuse_checkpoint_options(path, how)
         return OpenedModel(path, export)
-    import_keras()
+    keras = import_keras()
     from inference.opening import open_classifier
     from models.layers import without_variables
 
-    with without_variables():
+    # JAX compiles in any case.
+    eager = keras.backend.backend() == "tensorflow" and pictures is not None and pictures <= FEW
+    with without_variables() if eager else nullcontext():
         opened = open_classifier(path, how)
-    return OpenedModel(path, opened.predictor(), opened)
+    return OpenedModel(path, opened.predictor(eager=eager), opened)
 
 
 def probabilities_of(model: OpenedModel, images: Sequence[np.ndarray]) -> np.ndarray:

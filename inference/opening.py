@@ -419,11 +419,11 @@ class OpenedClassifier:
         shown = f"pictures: {self.view}; {self.model.preprocessing}"
         return "\n".join(filter(None, (lines[0], self.told.introduction(self.ema), shown, lines[-1])))
 
-    def predictor(self) -> "ClassifierPredictor":
+    def predictor(self, *, eager: bool = False) -> "ClassifierPredictor":
         """A ClassifierPredictor of it."""
         from inference.predictor import ClassifierPredictor
 
-        return ClassifierPredictor(self.model, self.class_names, self.view)
+        return ClassifierPredictor(self.model, self.class_names, self.view, eager)
 
 
 def open_classifier(checkpoint: str | Path, how: ClassifierOpening = ClassifierOpening()) -> OpenedClassifier:

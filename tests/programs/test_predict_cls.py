@@ -16,6 +16,7 @@ from data.images import read_image
 from data.sample import draw_image_folder, draw_voc
 from data.views import View
 from errors import UserError
+from inference import classification
 from models.weight_init import save_checkpoint
 from tests.small_classifier import CLASSES, SIZE, level, save_run, small_classifier
 
@@ -59,7 +60,9 @@ def ended(*flags):
     return end.value.code
 
 
-def test_table_sheet_and_probabilities_are_the_networks(run, pictures, expected, tmp_path, capsys):
+@pytest.mark.parametrize("few", [16, 0])  # without a graph; with one
+def test_table_sheet_and_probabilities_are_the_networks(run, pictures, expected, tmp_path, capsys, monkeypatch, few):
+    monkeypatch.setattr(classification, "FEW", few)
     out = tmp_path / "out"
     command = ["--ckpt", run, *pictures, "--out", out, "--top", 3, "--probabilities"]
     assert ended(*command) == 0
