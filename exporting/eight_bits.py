@@ -35,22 +35,37 @@ LARGEST = 1152  # inputs of an output, of more the covariance is not measured
 ACROSS = 33  # places of a map along either side that are measured
 
 
-def ready_for_8_bits(
-    model: Network,
-    logits: Logits,
-    values: Mapping[str, np.ndarray],
-    images: Sequence[np.ndarray],
-    steps: int = STEPS,
-) -> Values:
-    """`models.folding.folded_values` → values of the same network, to be quantized per channel.
+class Readied:
+    """A network's values made ready for 8 bits, as far as no grid is chosen yet: channels are scaled, and it is known
+    what layers take on some pictures.
 
     Args:
         logits: what of the model is computed.
+        values: `models.folding.folded_values`.
         images: preprocessed float32 (1, H, W, 3), all of one shape.
-        steps: of a quantizer's grid, from 0 to the largest weight of an output; of a depthwise kernel always STEPS.
     """
-    balanced = _balanced(model, logits, dict(values), images)
-    return _rounded(model, logits, balanced, images, steps)
+
+    def __init__(
+        self, model: Network, logits: Logits, values: Mapping[str, np.ndarray], images: Sequence[np.ndarray]
+    ) -> None:
+        self.balanced = _balanced(model, logits, dict(values), images)
+        self._taken = _taken(model, logits, self.balanced, images)
+
+    def rounded(self, steps: int = STEPS) -> Values:
+        """Values of the same network, to be quantized per channel.
+
+        steps: of a quantizer's grid, from 0 to the largest weight of an output; of a depthwise kernel always STEPS.
+        """
+        values = dict(self.balanced)
+        for layer, channels, mean, covariance in self._taken:
+            kernel, bias = values[layer.kernel.path].copy(), layer.folded_bias.path
+            weights = _by_output(layer, kernel[:, :, channels].astype(np.float64))
+            found = on_grid(weights, covariance, STEPS if isinstance(layer, DepthwiseConv2d) else steps)
+            error = np.einsum("gno,gn->go", found - weights, mean).reshape(-1)
+            kernel[:, :, channels] = found.swapaxes(0, 1).reshape(kernel[:, :, channels].shape)
+            values[layer.kernel.path] = kernel
+            values[bias] = (values[bias] - error).astype(np.float32)
+        return values
 
 
 def taking_pixels(
@@ -194,25 +209,23 @@ def _stream_of(first: tf.Tensor, makers: dict[str, Followed], takers: dict[str, 
 # Weights on the grid
 
 
-def _rounded(model: Network, logits: Logits, values: Values, images: Sequence[np.ndarray], steps: int) -> Values:
+def _taken(
+    model: Network, logits: Logits, values: Values, images: Sequence[np.ndarray]
+) -> list[tuple[Conv2d, slice, np.ndarray, np.ndarray | None]]:
+    """→ (convolution, channels of its kernel, mean (groups, n) of what these are multiplied with, its covariance
+    (groups, n, n) where it was measured), of each"""
     convolved: list[Followed] = []
 
     def moments(followed: list[Followed]) -> list[tuple[tf.Tensor, ...]]:
         convolved[:] = followed
         return [_moments(one.layer, one.taken) for one in followed]
 
-    sums = _measured(model, logits, values, images, moments, np.add)
-    for (layer, channels, *_), summed in zip(convolved, sums, strict=True):
+    found = []
+    for one, summed in zip(convolved, _measured(model, logits, values, images, moments, np.add), strict=True):
         mean, *squares = (part / len(images) for part in summed)
-        kernel, bias = values[layer.kernel.path].copy(), layer.folded_bias.path
-        weights = _by_output(layer, kernel[:, :, channels].astype(np.float64))
         covariance = squares[0] - mean[:, :, None] * mean[:, None] if squares else None
-        found = on_grid(weights, covariance, STEPS if isinstance(layer, DepthwiseConv2d) else steps)
-        error = np.einsum("gno,gn->go", found - weights, mean).reshape(-1)
-        kernel[:, :, channels] = found.swapaxes(0, 1).reshape(kernel[:, :, channels].shape)
-        values[layer.kernel.path] = kernel
-        values[bias] = (values[bias] - error).astype(np.float32)
-    return values
+        found.append((one.layer, one.channels, mean, covariance))
+    return found
 
 
 def on_grid(weights: np.ndarray, covariance: np.ndarray | None = None, steps: int = STEPS) -> np.ndarray:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from data.views import View
 from engine.options import Exporting
 from engine.pictures import spread_over
-from exporting.eight_bits import STEPS, ready_for_8_bits, taking_pixels
+from exporting.eight_bits import STEPS, Readied, taking_pixels
 from exporting.views import seen
 from inference.upsampling import padded_picture, padded_size
 from models.backend import dilated
@@ -79,7 +79,7 @@ class Served(ABC):
         """→ (tf.function, float32 image (1, H, W, 3) less a number → {"logits"}, with weights made ready for 8 bits,
         `steps` of them (`exporting.eight_bits`); the number): the mean pixel, where preprocessing can be inside the
         weights, else 0."""
-        ready = ready_for_8_bits(self.model, self._network, self._values, self._measured, steps)
+        ready = self._readied.rounded(steps)
         found = taking_pixels(self.model, self._network, ready, self._pixels.shape)
         values, middle = found or (ready, 0)
 
@@ -94,9 +94,10 @@ class Served(ABC):
         return tf.TensorSpec((1, *self.fixed, 3), tf.float32, name="image")
 
     @functools.cached_property
-    def _measured(self) -> list[np.ndarray]:
+    def _readied(self) -> Readied:
         samples = (self.calibration[index] for index in spread_over(len(self.calibration), MEASURED))
-        return [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture, _ in samples]
+        images = [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture, _ in samples]
+        return Readied(self.model, self._network, self._values, images)
 
     def calibrating(self, middle: int) -> Iterator[np.ndarray]:
         """The pictures to calibrate `centred` on, as it takes them: float32 (1, H, W, 3), less its number.

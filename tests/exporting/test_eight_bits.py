@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from exporting import eight_bits
-from exporting.eight_bits import on_grid, ready_for_8_bits, taking_pixels
+from exporting.eight_bits import Readied, on_grid, taking_pixels
 from models.deeplab_v3 import DeepLabV3
 from models.folding import folded_constants, folded_values
 from models.layers import DepthwiseConv2d
@@ -50,10 +50,9 @@ def nearest(path, kernel, steps=127):
     return np.round(kernel / np.where(step > 0, step, 1)) * step
 
 
-def test_scaled_channels_change_nothing(model, images, monkeypatch):
-    monkeypatch.setattr(eight_bits, "_rounded", lambda model, logits, values, images, steps: values)
+def test_scaled_channels_change_nothing(model, images):
     before = folded_values(model)
-    after = ready_for_8_bits(model, model.small_logits, before, images)
+    after = Readied(model, model.small_logits, before, images).balanced
     changed = [path for path in before if not np.array_equal(before[path], after[path])]
     assert {"depthwise_weights", "weights"} <= {path.rpartition("/")[2] for path in changed}
     assert any("/project/" in path for path in changed)  # of maps that are added up, too
@@ -64,7 +63,7 @@ def test_scaled_channels_change_nothing(model, images, monkeypatch):
 @pytest.mark.parametrize("steps", [127, 64])
 def test_a_quantizer_finds_weights_on_its_grid_and_they_cost_less(model, images, steps):
     before = folded_values(model)
-    after = ready_for_8_bits(model, model.small_logits, before, images, steps)
+    after = Readied(model, model.small_logits, before, images).rounded(steps)
     kernels = [path for path in before if before[path].ndim == 4]
     for path in kernels:
         close = 1e-6 * np.abs(after[path]).max()
