@@ -56,8 +56,7 @@ def run(main: Callable[[], int | None]) -> None:
         except (Exception, KeyboardInterrupt) as error:
             code = _ended_by(error)
     if code and _is_one_of_several():
-        sys.stderr.flush()
-        os._exit(code)  # the usual end would wait for the others, for minutes, where they wait for this one
+        _leave(code)  # the usual end would wait for the others, for minutes, where they wait for this one
     sys.exit(code)
 
 

@@ -10,7 +10,7 @@ from exporting.served import Served
 from files.writing import temporary_folder
 from inference.exported import INSIDE, require
 
-STEPS = 64  # of a weight of 7 bits
+STEPS_OF_7_BITS = 64
 AXES = {
     "images": ("batch", "height", "width"),
     "labels": ("batch", "height", "width"),
@@ -44,7 +44,7 @@ def write_onnx_int8(served: Served, path: Path) -> None:
             image = next(self.left, None)
             return None if image is None else {"image": image}
 
-    function, middle = served.centred(STEPS)
+    function, middle = served.centred(STEPS_OF_7_BITS)
     with temporary_folder() as folder:
         onnx.save(_converted(served, function), folder / "float.onnx")
         # Shapes are numbers here: those with names would need sympy.
@@ -57,7 +57,7 @@ def write_onnx_int8(served: Served, path: Path) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            reduce_range=True,  # to STEPS
+            reduce_range=True,  # to STEPS_OF_7_BITS
             extra_options={"TensorQuantOverrides": _depthwise_in_8_bits(folder / "folded.onnx")},
         )
         model = onnx.load(folder / "int8.onnx")

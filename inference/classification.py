@@ -56,12 +56,12 @@ def open_model(path: str, how: ClassifierOpening = ClassifierOpening(), pictures
     if (export := open_export(path, classifies=True)) is not None:
         refuse_checkpoint_options(path, how)
         return OpenedModel(path, export)
-    keras = import_keras()
+    import_keras()
     from inference.opening import open_classifier
-    from models.layers import without_variables
+    from models.layers import ON_TENSORFLOW, without_variables
 
     # JAX compiles in any case.
-    eager = keras.backend.backend() == "tensorflow" and pictures is not None and pictures <= FEW
+    eager = ON_TENSORFLOW and pictures is not None and pictures <= FEW
     with without_variables() if eager else nullcontext():
         opened = open_classifier(path, how)
     return OpenedModel(path, opened.predictor(eager=eager), opened)

@@ -152,9 +152,9 @@ def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task],
 
     export = open_export(path)
     if export is None:
-        keras = import_keras()
+        import_keras()
         from inference.opening import open_segmenter
-        from models.layers import without_variables
+        from models.layers import ON_TENSORFLOW, without_variables
 
         watch.lap("imports")
         with without_variables():
@@ -162,7 +162,7 @@ def open_predictor(path: str, how: Opening, looks: Looks, tasks: Sequence[Task],
         print(opened.introduction(), flush=True)
         passes = len(looks.scales) * (2 if looks.flip else 1)
         # JAX compiles in any case.
-        eager = keras.backend.backend() == "tensorflow" and looks.window is None
+        eager = ON_TENSORFLOW and looks.window is None
         eager = eager and _repay_no_tracing(tasks, opened.crop_size, passes)
         predictor = opened.predictor(looks, eager=eager)
         watch.lap("model built and restored")

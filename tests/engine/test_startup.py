@@ -84,7 +84,7 @@ def test_keras_comes_without_what_is_not_needed_and_tensorflow_without_a_word():
     assert (code, stderr) == (0, "")
 
 
-def test_so_does_tensorflow_alone():
+def test_tensorflow_alone_comes_without_it_too():
     code, stderr = run(
         """
         import gc, sys
