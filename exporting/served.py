@@ -18,6 +18,7 @@ from data.views import View
 from engine.options import Exporting
 from engine.pictures import spread_over
 from exporting.eight_bits import STEPS, Readied, taking_pixels
+from exporting.strips import labels_by_strips
 from exporting.views import seen
 from inference.upsampling import padded_picture, padded_size
 from models.backend import dilated
@@ -57,11 +58,15 @@ class Served(ABC):
         self._values = folded_values(model)
         images = tf.TensorSpec((how.batch, *(how.size or (None, None)), 3), tf.uint8, name="images")
         self.any_size = self._function(self._any_size, images, converted=False)
-        self.converted = self._function(self._any_size, images)
+        self.converted = self._function(self._converted, images)
 
     @abstractmethod
     def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """uint8 images (N, H, W, 3) → {"labels", "probabilities"}."""
+
+    def _converted(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The same by operations that other runtimes have, all of known shapes."""
+        return self._any_size(images)
 
     @abstractmethod
     def fed(self, picture: np.ndarray) -> np.ndarray:
@@ -165,6 +170,9 @@ class ServedSegmenter(Served):
         return padded_picture(picture, self.fixed, np.round(self.model.preprocessing.mean).tolist())[None]
 
     def _any_size(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._answers(self._preprocessed(images), by_strips=True)
+
+    def _converted(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._answers(self._preprocessed(images))
 
     def _exact(self, image: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -172,18 +180,24 @@ class ServedSegmenter(Served):
         fed = self._preprocessed(image) * rows[:, None, None] * columns[:, None]
         return self._answers(fed, enlarged=self._resized)
 
-    def _answers(self, fed: tf.Tensor, enlarged: Callable[..., tf.Tensor] | None = None) -> dict[str, tf.Tensor]:
+    def _answers(
+        self, fed: tf.Tensor, enlarged: Callable[..., tf.Tensor] | None = None, by_strips: bool = False
+    ) -> dict[str, tf.Tensor]:
         """Preprocessed images → what an export gives; the names are those of a frozen graph's tensors.
 
-        enlarged: `_enlarged`, or what does the same for the runtime.
+        enlarged: `_enlarged`, or what does the same for the runtime. by_strips: labels alone may be of
+            `labels_by_strips`.
         """
         sides = [known or tf.shape(fed)[axis] for axis, known in ((1, fed.shape[1]), (2, fed.shape[2]))]
         padded = [self._padded(side) for side in sides]
         small = self._small_logits(fed, [new - side for new, side in zip(padded, sides, strict=True)])
-        found = {}
+        found, more = {}, set(self.outputs) - {"logits"}
         if "logits" in self.outputs:
             found["logits"] = tf.identity(small, name="logits")
-        if {"labels", "probabilities"} & set(self.outputs):
+        if by_strips and more == {"labels"} and self._steps(padded):
+            labels = labels_by_strips(small, padded, sides, self._step)
+            found["labels"] = tf.ensure_shape(labels, fed.shape[:3], name="labels")
+        elif more:
             logits = (enlarged or self._enlarged)(small, padded, sides)
             logits = tf.ensure_shape(logits, (*fed.shape[:3], self.model.num_classes))
             if "labels" in self.outputs:
@@ -191,6 +205,12 @@ class ServedSegmenter(Served):
             if "probabilities" in self.outputs:
                 found["probabilities"] = tf.nn.softmax(logits, name="probabilities")
         return {name: found[name] for name in self.outputs}
+
+    def _steps(self, padded: Sequence[Any]) -> bool:
+        """Whether pixels lie between the points of small logits in whole steps, of a padded picture of any size."""
+        known = [self.crop_size if not isinstance(side, int) else side for side in padded]
+        aligned = self.model.upsampling == "align-corners"
+        return aligned and all(side is not None and (side - 1) % self._step == 0 for side in known)
 
     def _enlarged(self, small: tf.Tensor, padded: Sequence[Any], sides: Sequence[Any]) -> tf.Tensor:
         """`models.layers.resize_bilinear` to the padded picture's size, but only of the picture's own pixels."""
@@ -215,6 +235,11 @@ class ServedSegmenter(Served):
         return tf.where(
             side <= self.crop_size, self.crop_size, (side + self._stride - 2) // self._stride * self._stride + 1
         )
+
+    @property
+    def _step(self) -> int:
+        """Of small logits, in pixels."""
+        return self.model.feature_strides[-1]
 
     @property
     def _stride(self) -> int:

@@ -48,19 +48,20 @@ class FrozenExport(Export):
     def _open(self) -> dict[str, Sequence[Any]]:
         import tensorflow as tf
 
-        graph = tf.compat.v1.GraphDef.FromString(self.path.read_bytes())
-        nodes = {node.name: node for node in graph.node}
+        file = tf.compat.v1.GraphDef.FromString(self.path.read_bytes())
+        nodes = {node.name: node for node in file.node}
         said = nodes[INSIDE].attr["value"].tensor.string_val[0] if INSIDE in nodes else b"{}"
         self.inside = json.loads(said)
-        imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
-        self._functions = {name: imported.prune("images:0", f"{name}:0") for name in OUTPUTS if name in nodes}
-        self.batch, self.fixed = sizes_of(imported.graph.get_tensor_by_name("images:0").shape)
-        return {name: function.structured_outputs.shape for name, function in self._functions.items()}
+        with tf.Graph().as_default() as graph:
+            tf.graph_util.import_graph_def(file, name="")
+        session = tf.compat.v1.Session(graph=graph)  # 0.96 of the time of a function of today's TensorFlow
+        names = [name for name in OUTPUTS if name in nodes]
+        self._runs = {name: session.make_callable(f"{name}:0", ["images:0"]) for name in names}
+        self.batch, self.fixed = sizes_of(graph.get_tensor_by_name("images:0").shape)
+        return {name: graph.get_tensor_by_name(f"{name}:0").shape for name in names}
 
     def _compute(self, name: str, images: np.ndarray) -> np.ndarray:
-        import tensorflow as tf
-
-        return self._functions[name](tf.constant(images)).numpy()
+        return self._runs[name](images)
 
 
 class OnnxExport(Export):
