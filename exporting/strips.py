@@ -32,9 +32,9 @@ def labels_by_strips(small: tf.Tensor, padded: Sequence[Any], size: Sequence[Any
     best = _largest(rows)
     left, right = best[:, :-1], best[:, 1:]
     undecided = tf.where(left != right)
+    ends = tf.gather_nd(rows, undecided[:, None] + tf.constant([[0, 0], [0, 1]], tf.int64))
     beyond = tf.range(step, dtype=tf.float32)[:, None] / step
-    before, behind = (tf.gather_nd(rows, tf.add(undecided, [0, point]))[:, None] for point in (0, 1))
-    within = _largest(before * (1 - beyond) + behind * beyond)
+    within = _largest(tf.concat([1 - beyond, beyond], 1) @ ends)
     labels = tf.tensor_scatter_nd_update(tf.repeat(left[..., None], step, axis=-1), undecided, within)
     whole = tf.concat([tf.reshape(labels, (count * size[0], strips * step)), best[:, -1:]], 1)
     return tf.reshape(whole[:, : size[1]], (count, *size))

@@ -88,8 +88,9 @@ class Export(ABC):
         batch, fed = self.batch or len(images), self._fed(images)
         found = []
         for start in range(0, len(fed), batch):
-            part = fed[start : start + batch]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+            part = filled = fed[start : start + batch]
+            if len(part) < batch:
+                filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             with explained(f"{self.path}: cannot be run"):
                 found.append(self._compute(name, filled)[: len(part)])
         whole = np.concatenate(found)
