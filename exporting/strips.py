@@ -2,8 +2,8 @@
 
 Small logits are enlarged by rows first. Between two neighbouring points of such a row lies a strip of pixels, whose
 logits are convex combinations of theirs: where both points have the same class, the whole strip has it. Only the other
-strips, one in fourteen of a VOC picture, are interpolated. `inference.cells` does the like in NumPy, between four points:
-that many small regions cost a graph more than they save it, so many strips do not.
+strips, one in fourteen of a VOC picture, are interpolated. `inference.cells` does the like in NumPy, between four
+points: to gather and scatter so many small regions costs a graph more than it saves, of strips it does not.
 """
 
 from collections.abc import Sequence
