@@ -37,10 +37,10 @@ def at_full_size(opened):
     import numpy as np
 
     from inference.predictor import Segmenter, fed_to
-    from models.folding import folded_values
+    from models.folding import inference_values
 
     model, predictor = opened.model, opened.predictor()
-    network = Segmenter(model, constants=folded_values(model))
+    network = Segmenter(model, constants=inference_values(model))
 
     def labels(image):
         fed = fed_to(model, image, predictor.padded_size(*image.shape[:2]))[None]

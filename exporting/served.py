@@ -1,9 +1,9 @@
 """What is exported: a model as functions of pictures, with its weights as constants of their graphs.
 
-Batch norm is folded into the convolutions before it (`models.folding`). For TensorFlow that pays, since its own
-optimizer does not do it after a depthwise convolution: DeepLab v3 on MobileNet v2, padded to 513x513, 2 cores, best of
-25 interleaved passes, 83 ms instead of 106. tf2onnx and the TFLite converter fold by themselves; what they make is as
-fast without.
+Batch norm is folded into the convolutions before it, and what is linear into those behind it (`models.folding`). For
+TensorFlow that pays, since its own optimizer does not do it after a depthwise convolution: DeepLab v3 on MobileNet v2,
+padded to 513x513, 2 cores, best of 25 interleaved passes, 83 ms instead of 106. tf2onnx and the TFLite converter fold
+batch norm by themselves; what they make of it is as fast without.
 """
 
 import functools
@@ -23,7 +23,7 @@ from exporting.views import seen
 from inference.upsampling import padded_picture, padded_size
 from models.backend import dilated
 from models.deeplab_v3 import DeepLabV3
-from models.folding import folded_constants, folded_values
+from models.folding import folded_constants, folded_values, inference_values
 from models.layers import Network, interpolation
 
 Samples = Sequence[tuple[np.ndarray, Any]]
@@ -55,7 +55,7 @@ class Served(ABC):
     def __init__(self, model: Network, how: Exporting, calibration: Samples) -> None:
         self.model, self.opset, self.calibration = model, how.opset, calibration
         self.description: dict[str, Any] = {}
-        self._values = folded_values(model)
+        self._values = inference_values(model)
         images = tf.TensorSpec((how.batch, *(how.size or (None, None)), 3), tf.uint8, name="images")
         self.any_size = self._function(self._any_size, images, converted=False)
         self.converted = self._function(self._converted, images)
@@ -102,7 +102,7 @@ class Served(ABC):
     def _readied(self) -> Readied:
         samples = (self.calibration[index] for index in spread_over(len(self.calibration), MEASURED))
         images = [np.asarray(self._preprocessed(tf.constant(self.fed(picture)))) for picture, _ in samples]
-        return Readied(self.model, self._network, self._values, images)
+        return Readied(self.model, self._network, folded_values(self.model), images)
 
     def calibrating(self, middle: int) -> Iterator[np.ndarray]:
         """The pictures to calibrate `centred` on, as it takes them: float32 (1, H, W, 3), less its number.

@@ -50,11 +50,11 @@ def trace(folder: Path, path: Path) -> None:
     import torch
 
     import models.deeplab_v3
-    from models.folding import folded_constants, folded_values
+    from models.folding import folded_constants, inference_values
 
     settings = json.loads((folder / SETTINGS).read_text())
     network = keras.saving.load_model(folder / NETWORK, compile=False)
-    values = folded_values(network)
+    values = inference_values(network)
     segments = isinstance(network, models.deeplab_v3.DeepLabV3)
     computed = _segmented if segments else _classified
 

@@ -17,7 +17,7 @@ from engine.device import use_xla
 from inference.cells import labels_from
 from inference.upsampling import Size, aligned_size, padded_size
 from models.deeplab_v3 import DeepLabV3
-from models.folding import folded_constants, folded_values
+from models.folding import folded_constants, inference_values
 from models.layers import Network, interpolation, resize_bilinear
 
 Tensor = Any  # of the library that Keras computes with
@@ -115,7 +115,7 @@ class Segmenter(Compiled):
     Args:
         scales, flip: over which the probabilities are averaged (`mean_probabilities`).
         eager: without tracing, for the few images that do not repay it.
-        constants: `models.folding.folded_values` of the model, to compute with; None: with its variables.
+        constants: `models.folding.inference_values` of the model, to compute with; None: with its variables.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class ModelPredictor:
         stride = model.output_stride
         self.window = None if window is None else padded_size(max(window, stride), 1, 1, stride)[0]
         self.scales, self.flip = tuple(scales), flip
-        constants = folded_values(model) if frozen else None
+        constants = inference_values(model) if frozen else None
         averaged = Segmenter(model, scales, flip, eager, constants)
         self._averaged = averaged if averaged.averages else None
         self._small_logits = SmallLogits(model, eager=eager, constants=constants)

@@ -29,6 +29,7 @@ class Backbone(Network):
     output_strides: tuple[int, ...] = (8, 16, 32)
     logits_scope = "Logits"  # "logits" in slim's ResNets, whose end points have other names too: see `classify`
     low_level: str | None = None  # the end point that a decoder is fed
+    projection: Any = None  # the 1x1 convolution without activation that features come from, where they do
     out_channels: int
 
     def __init__(

@@ -219,6 +219,12 @@ class DeepLabV3(Network):
             return (self.output_stride,)
         return (self.output_stride, 4 if self.logits else 8)
 
+    @property
+    def linear_features(self) -> tuple[Conv2d, Sequence[Conv2d]] | None:  # type: ignore[override]
+        """See `Network`."""
+        takers = self.context.pointwise if isinstance(self.context, ASPP) else []
+        return (self.backbone.projection, takers) if takers and self.backbone.projection and not self.decoder else None
+
     def features(self, images: Tensor) -> Any:
         """What the head is fed: (N, h, w, channels of the backbone), and with a decoder a pair of that and what the
         decoder takes, of a smaller stride."""

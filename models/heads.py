@@ -127,6 +127,13 @@ class ASPP(Unscoped):
         concatenated = channels * (len(self.branches) + (pooling is not None))
         self.concat_projection = Projection(concatenated, channels, name="concat_projection", **options)
 
+    @property
+    def pointwise(self) -> list[Conv2d]:
+        """The 1x1 convolutions that features go to, where none but such take them; else none."""
+        if len(self.branches) > 1:
+            return []
+        return [*self.branches[0], *([self.image_pooling] if self.image_pooling else [])]
+
     def call(self, features: Tensor) -> Tensor:
         """(N, h, w, C) → (N, h, w, channels)."""
         branches = [in_sequence(branch, features) for branch in self.branches]

@@ -55,6 +55,7 @@ __all__ = [
     "interpolation",
     "is_pixel",
     "max_pool",
+    "passed_over",
     "recording",
     "replicas",
     "resize_bilinear",
@@ -72,6 +73,7 @@ Activation = Callable[[Tensor], Tensor] | None
 
 _folded: ContextVar[bool] = ContextVar("folded", default=False)
 _followed: ContextVar[list | None] = ContextVar("followed", default=None)
+_passed_over: ContextVar[Sequence["Conv2d"]] = ContextVar("passed_over", default=())
 _to_be_restored: ContextVar[bool] = ContextVar("to_be_restored", default=False)
 
 
@@ -93,6 +95,11 @@ class Followed(NamedTuple):
 def following(convolutions: list[Followed]) -> AbstractContextManager:
     """Within it, every convolution that is called appends itself to the list."""
     return setting(_followed, convolutions)
+
+
+def passed_over(convolutions: Sequence["Conv2d"]) -> AbstractContextManager:
+    """Within it, these give what they take: what they compute is in the kernels behind them (`models.folding`)."""
+    return setting(_passed_over, convolutions)
 
 
 def to_be_restored() -> AbstractContextManager:
@@ -222,6 +229,8 @@ class Conv2d(Module):
 
     def call(self, x: Tensor) -> Tensor:
         """(N, H, W, in) → (N, ceil(H / stride), ceil(W / stride), out)."""
+        if self in _passed_over.get():
+            return x
         given = self._finished(self._convolve(x))
         self._told(x, given)
         return given

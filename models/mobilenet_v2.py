@@ -151,6 +151,12 @@ class MobileNetV2(Backbone):
         if num_classes is not None:
             self.logits = Scope("Logits", [Conv2d(channels, num_classes, 1, name="Conv2d_1c_1x1")])
 
+    @property
+    def projection(self) -> Conv2d | None:
+        """The 1x1 convolution without activation that features come from; None: they come from another."""
+        last = self.units[-1]
+        return None if self.last_conv or last.residual else last.project
+
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
         x = self.root(images)

@@ -208,6 +208,8 @@ class Network(Module, keras.Model):
     in_channels: int = 3
     preprocessing: Preprocessing = None  # type: ignore[assignment]  # every network says its own
     options: Mapping[str, Any] = {}
+    # The 1x1 convolution without activation that a head's features come from, and those, 1x1 too, that alone take them.
+    linear_features: tuple[Any, Sequence[Any]] | None = None
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
         """What `call` gives of images (N, H, W, `in_channels`); ValueError where they are something else."""
