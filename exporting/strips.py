@@ -16,7 +16,8 @@ from models.layers import interpolation
 
 def labels_by_strips(small: tf.Tensor, padded: Sequence[Any], size: Sequence[Any], step: int) -> tf.Tensor:
     """Logits (N, h, w, classes) → uint8 labels (N, *size): the largest of `models.layers.resize_bilinear` of them to
-    `padded` with aligned corners, of the picture's own rows and columns, and of equal ones the first.
+    `padded` with aligned corners, of the picture's own rows and columns, and of equal ones the first. Where rounding
+    alone makes two equal between points that told them apart, it is the one that they have.
 
     padded, size: rows and columns, numbers or a graph's. step: pixels from one point of the logits to the next;
         `padded` is a multiple of it, plus one.

@@ -25,7 +25,7 @@ class Preprocessing:
 
     def __call__(self, pixels: Any) -> Any:
         """float32 RGB (..., 3) in [0, 255], of any array library → what the network is fed, same shape."""
-        # Of one number TensorFlow makes a third of a millisecond less, of a 500x375 picture, than of three.
+        # One number is subtracted faster than three: by TensorFlow a quarter of a millisecond for 500x375 pixels.
         mean = self.mean[0] if len(set(self.mean)) == 1 else self.mean
         fed = (pixels - np.asarray(mean, np.float32)) * self.scale
         return fed if self.order == "RGB" else fed[..., ::-1]
