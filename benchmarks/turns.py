@@ -73,9 +73,9 @@ def seconds_of(work):
 class Worker:
     """A contestant's process: `script --worker CONTESTANT SETTINGS…`, alive within a `with`."""
 
-    def __init__(self, script, contestant, settings, torch_python=None, backend="tensorflow"):
+    def __init__(self, script, contestant, settings, torch_python=None, backend="tensorflow", root=ROOT):
         python = torch_python.absolute() if needs_torch(contestant) else sys.executable
-        environment = {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environment = {"PYTHONPATH": str(root), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX leaves the others their part of a GPU
         self.contestant = contestant
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__)
@@ -122,12 +122,13 @@ class Worker:
         return sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def compete(workers, rounds):
+def compete(workers, rounds, rest=0):
     """Builds all contestants, then lets them take turns.
 
     Args:
         workers: {contestant: Worker}, which answers "build" with {"version", "parameters" (int, or None where a format
             does not tell), "note"} and "step" with the seconds that it took.
+        rest: seconds before each turn, in which threads that spin after theirs fall asleep.
 
     Returns:
         {contestant: what it answered to "build"}, {contestant: seconds of each round}, and the share of a CPU that the
@@ -137,7 +138,7 @@ def compete(workers, rounds):
         for worker in workers.values():
             stack.enter_context(worker)
         facts = _build_all(workers)
-        seconds, idle = _take_turns(workers, rounds)
+        seconds, idle = _take_turns(workers, rounds, rest)
     return facts, seconds, idle
 
 
@@ -153,11 +154,12 @@ def _build_all(workers):
     return facts
 
 
-def _take_turns(workers, rounds):
+def _take_turns(workers, rounds, rest):
     seconds = {name: [] for name in workers}
     idle = wall = 0.0
     for _ in range(rounds):
         for name, worker in workers.items():
+            time.sleep(rest)
             waiting = [other for other in workers.values() if other is not worker]
             before = sum(other.cpu_seconds() for other in waiting)
             seconds[name].append(worker.ask("step"))
