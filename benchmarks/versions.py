@@ -85,7 +85,7 @@ def compare(pair, args):
     facts, seconds, idle = turns.compete(workers, args.images, REST)
     least, middle, most = statistics.quantiles((b / a for a, b in zip(*seconds.values(), strict=True)), n=4)
     counted = zip(*(facts[title]["counts"] for title in TITLES), strict=True)
-    apart = sum(abs(a - b) for pair in counted for a, b in zip_longest(*pair, fillvalue=0)) / 2
+    apart = sum(abs(a - b) for both in counted for a, b in zip_longest(*both, fillvalue=0)) / 2
     pixels = sum(map(sum, facts["now"]["counts"]))
     times = " | ".join(f"{1000 * statistics.median(seconds[title]):.1f} ms" for title in TITLES)
     model = Path(pair.split(":")[1]).name

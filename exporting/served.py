@@ -194,7 +194,7 @@ class ServedSegmenter(Served):
         found, more = {}, set(self.outputs) - {"logits"}
         if "logits" in self.outputs:
             found["logits"] = tf.identity(small, name="logits")
-        if by_strips and more == {"labels"} and self._steps(padded):
+        if by_strips and more == {"labels"} and self._in_whole_steps(padded):
             labels = labels_by_strips(small, padded, sides, self._step)
             found["labels"] = tf.ensure_shape(labels, fed.shape[:3], name="labels")
         elif more:
@@ -206,7 +206,7 @@ class ServedSegmenter(Served):
                 found["probabilities"] = tf.nn.softmax(logits, name="probabilities")
         return {name: found[name] for name in self.outputs}
 
-    def _steps(self, padded: Sequence[Any]) -> bool:
+    def _in_whole_steps(self, padded: Sequence[Any]) -> bool:
         """Whether pixels lie between the points of small logits in whole steps, of a padded picture of any size."""
         known = [self.crop_size if not isinstance(side, int) else side for side in padded]
         aligned = self.model.upsampling == "align-corners"

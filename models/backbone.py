@@ -1,5 +1,6 @@
 """What the networks of ImageNet share: how they are built, and the way from images to features or to scores."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from models.layers import Tensor, classify
@@ -7,7 +8,7 @@ from models.network import Network, checked
 from models.preprocessing import UNIT_RANGE
 
 
-class Backbone(Network):
+class Backbone(Network, ABC):
     """Features at an output stride for a head, or a classifier's scores.
 
     A network of its own sets its layers, `out_channels` and `low_level`, `logits` where there is a classifier, and says
@@ -66,9 +67,9 @@ class Backbone(Network):
         self.global_pool = global_pool
         self.logits: Any = None  # the 1x1 convolution of a classifier
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """What a head is to be fed (N, h, w, C)."""
-        raise NotImplementedError
 
     def raw_features(self, images: Tensor) -> Tensor:
         """The same as `features`, where nothing stands between the last unit and the head."""

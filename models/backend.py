@@ -138,10 +138,9 @@ if ON_TENSORFLOW:
         kernel, natively = tf.convert_to_tensor(kernel), _native.get()
         if dilates_depthwise_natively() if natively is None else natively:
             return _native_depthwise(x, kernel, dilation)
-        if natively is not None and all((kernel.shape[0] - 1) * rate < LARGEST_FILLED for rate in dilation):
-            constant = tf.get_static_value(kernel)
-            if constant is not None:
-                return tf.nn.depthwise_conv2d(x, _filled(constant, dilation), [1] * 4, "SAME")
+        constant = None if natively is None else tf.get_static_value(kernel)
+        if constant is not None and all((len(constant) - 1) * rate < LARGEST_FILLED for rate in dilation):
+            return tf.nn.depthwise_conv2d(x, _filled(constant, dilation), [1] * 4, "SAME")
         return ops.depthwise_conv(x, kernel, padding="same", dilation_rate=dilation)
 
     def _filled(kernel: np.ndarray, dilation: tuple[int, int]) -> np.ndarray:

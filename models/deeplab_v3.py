@@ -222,8 +222,10 @@ class DeepLabV3(Network):
     @property
     def linear_features(self) -> tuple[Conv2d, Sequence[Conv2d]] | None:  # type: ignore[override]
         """See `Network`."""
-        takers = self.context.pointwise if isinstance(self.context, ASPP) else []
-        return (self.backbone.projection, takers) if takers and self.backbone.projection and not self.decoder else None
+        if self.decoder or not isinstance(self.context, ASPP):
+            return None
+        linear, takers = self.backbone.projection, self.context.pointwise
+        return (linear, takers) if linear and takers else None
 
     def features(self, images: Tensor) -> Any:
         """What the head is fed: (N, h, w, channels of the backbone), and with a decoder a pair of that and what the

@@ -11,6 +11,7 @@ from exporting.strips import labels_by_strips
 from models.layers import resize_bilinear
 from tests.small_segmenter import CROP, levelled, small_segmenter
 
+STRIDE_4 = {"decoder": "separable", "low_level": "block1/unit_1/bottleneck_v2/conv1"}  # of small logits
 FLOATS = 1e-5  # what float32's rounding makes of two logits that are equal
 
 
@@ -60,12 +61,7 @@ def test_of_equal_logits_the_first_counts():
     ("options", "crop_size", "size", "by_strips"),
     [
         ({}, CROP, None, True),
-        (
-            {"decoder": "separable", "low_level": "block1/unit_1/bottleneck_v2/conv1"},
-            CROP,
-            None,
-            True,
-        ),  # small logits of stride 4
+        (STRIDE_4, CROP, None, True),
         ({}, CROP, (50, 70), True),  # padded to 65 and 81
         ({}, None, (49, 65), True),
         ({}, 64, None, False),  # 63 pixels in three steps
